@@ -1,0 +1,66 @@
+"""igonnx explains ONNX models where they are deployed.
+
+Given any ONNX file, `gradient` emits its gradient as plain ONNX, and `Explainer` computes Integrated Gradients inside
+ONNX Runtime, with no training framework present.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from igonnx.errors import (
+    EngineError,
+    Error,
+    InputError,
+    ModelError,
+    ToleranceWarning,
+    UnsupportedOperatorError,
+)
+
+if TYPE_CHECKING:
+    from igonnx.attribution import Attribution
+    from igonnx.autodiff.gradient import gradient
+    from igonnx.explainer import Explainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attribution",
+    "EngineError",
+    "Error",
+    "Explainer",
+    "InputError",
+    "ModelError",
+    "ToleranceWarning",
+    "UnsupportedOperatorError",
+    "__version__",
+    "gradient",
+]
+
+_HOMES = {
+    "Attribution": "igonnx.attribution",
+    "Explainer": "igonnx.explainer",
+    "gradient": "igonnx.autodiff.gradient",
+}
+
+if importlib.util.find_spec("onnxruntime") is None:
+    warnings.warn(
+        "no ONNX Runtime is installed, so nothing can be run: pip install 'igonnx[cpu]' or 'igonnx[gpu]'",
+        stacklevel=2,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: importing igonnx alone stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'igonnx' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
