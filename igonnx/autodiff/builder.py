@@ -1,0 +1,267 @@
+"""The one place that makes nodes: unique names, deduplicated constants, emission.
+
+Rules read like formulas: ``op.Mul(g, op.Cos(x))``. Arguments may be graph values, NumPy arrays (constants as they
+are), lists of integers (int64 constants: shapes, axes) and Python numbers (scalars of the dtype of the first value).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import onnx_ir as ir
+
+from igonnx.errors import ModelError
+
+__all__ = ["Dim", "GraphBuilder", "Operand", "rank", "static_shape"]
+
+Operand: TypeAlias = "ir.Value | np.ndarray | Sequence[int] | int | float | None"
+Dim: TypeAlias = "int | str | None"
+
+_BOOLEAN = frozenset(
+    "Equal Greater GreaterOrEqual Less LessOrEqual Not And Or Xor IsNaN IsInf".split()
+)
+_INT64 = frozenset("Shape Size NonZero ArgMax ArgMin".split())
+_TYPED_BY_SECOND = frozenset(["Where"])
+
+
+def rank(value: ir.Value) -> int:
+    """Number of axes of `value`; a `ModelError` when shape inference could not tell."""
+    if value.shape is None:
+        raise ModelError(
+            f"the rank of tensor {value.name!r} is unknown: shape inference found no shape for it; "
+            "re-export the model with shapes, or run it through a simplifier first"
+        )
+    return len(value.shape)
+
+
+def static_shape(value: ir.Value) -> tuple[int, ...] | None:
+    """The shape of `value` when every dimension is a known integer, else None."""
+    if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
+        return None
+    return tuple(cast("int", dim) for dim in value.shape)
+
+
+def dims(value: ir.Value) -> tuple[Dim, ...]:
+    """The dimensions of `value`: an integer, a symbol's name, or None where nothing is known."""
+    rank(value)
+    return tuple(
+        dim if isinstance(dim, int) else (None if dim.value is None else str(dim.value))
+        for dim in cast("ir.Shape", value.shape)
+    )
+
+
+class GraphBuilder:
+    """Appends nodes to the main graph of `model`.
+
+    Operators are methods: ``op.Add(a, b)``, ``op.Transpose(x, perm=[1, 0])``. One output gives a value,
+    ``outputs=n`` gives a list. Names never collide with the model's, and equal constants are stored once.
+    """
+
+    def __init__(self, model: ir.Model, *, scope: str = "igonnx", native: bool = False) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.opset = model.opset_imports.get("", 0)
+        self.native = native
+        self._scope = scope
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._shapes: dict[ir.Value, ir.Value] = {}
+        self._taken = set(_names(model.graph))
+        self._counts: dict[str, int] = {}
+
+    # -- emission ----------------------------------------------------------------------------
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if not op_type[:1].isupper():
+            raise AttributeError(op_type)
+        return functools.partial(self.emit, op_type)
+
+    def emit(
+        self, op_type: str, *operands: Operand, outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> Any:
+        """Append one node and return its output value (a list of them when `outputs` > 1)."""
+        inputs = self._as_values(operands)
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        node = ir.Node(
+            domain,
+            op_type,
+            inputs,
+            ir.convenience.convert_attributes(attributes),
+            num_outputs=outputs,
+            name=self.unique(op_type),
+        )
+        dtype = _result_dtype(op_type, inputs, attributes)
+        for index, value in enumerate(node.outputs):
+            value.name = self.unique(f"{op_type}_{index}" if outputs > 1 else op_type)
+            if dtype is not None:
+                value.type = ir.TensorType(dtype)
+        self.graph.append(node)
+        return node.outputs[0] if outputs == 1 else list(node.outputs)
+
+    def unique(self, stem: str) -> str:
+        """A name not yet used in the graph, `<scope>/<stem>` and a number when that is taken."""
+        while True:
+            count = self._counts.get(stem, 0)
+            self._counts[stem] = count + 1
+            name = f"{self._scope}/{stem}" + (f"_{count}" if count else "")
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+
+    # -- constants ---------------------------------------------------------------------------
+
+    def constant(self, array: np.ndarray) -> ir.Value:
+        """An initializer holding `array`; the same array asked for twice is stored once."""
+        array = np.ascontiguousarray(array).reshape(np.shape(array))
+        key = (array.dtype.str + array.dtype.name, array.shape, array.tobytes())
+        if key not in self._constants:
+            tensor = ir.tensor(array, name=self.unique("constant"))
+            value = ir.Value(
+                name=tensor.name,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(tensor.dtype),
+                const_value=tensor,
+            )
+            self.graph.register_initializer(value)
+            self._constants[key] = value
+        return self._constants[key]
+
+    def ints(self, values: Sequence[int] | int) -> ir.Value:
+        """An int64 constant: a vector for a sequence, a scalar for a number."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def scalar(self, number: float, like: ir.Value) -> ir.Value:
+        """A scalar constant of the dtype of `like`."""
+        return self.constant(np.array(number, dtype=dtype_of(like).numpy()))
+
+    def _as_values(self, operands: Sequence[Operand]) -> list[ir.Value | None]:
+        like = next((operand for operand in operands if isinstance(operand, ir.Value)), None)
+        values: list[ir.Value | None] = []
+        for operand in operands:
+            if operand is None or isinstance(operand, ir.Value):
+                values.append(operand)
+            elif isinstance(operand, np.ndarray):
+                values.append(self.constant(operand))
+            elif isinstance(operand, int | float):
+                if like is None:
+                    raise TypeError("a Python number needs a graph value beside it to take its dtype from")
+                values.append(self.scalar(operand, like))
+            else:
+                values.append(self.ints(operand))
+        return values
+
+    # -- shapes ------------------------------------------------------------------------------
+
+    def shape(self, value: ir.Value) -> ir.Value:
+        """The shape of `value`, int64 [rank]: a constant where it is static."""
+        known = static_shape(value)
+        if known is not None:
+            return self.ints(known)
+        if value not in self._shapes:
+            self._shapes[value] = self.Shape(value)
+            self._shapes[value].shape = ir.Shape([rank(value)] if value.shape is not None else [None])
+        return self._shapes[value]
+
+    def dim(self, value: ir.Value, axis: int) -> ir.Value:
+        """One dimension of `value`, int64 [1]."""
+        axis %= rank(value)
+        known = dims(value)[axis]
+        if isinstance(known, int):
+            return self.ints([known])
+        return cast("ir.Value", self.Gather(self.shape(value), [axis], axis=0))
+
+    def count(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """Number of elements along `axes`, int64 [1]."""
+        known = [dims(value)[axis] for axis in axes]
+        if all(isinstance(dim, int) for dim in known):
+            return self.ints([math.prod(cast("list[int]", known))])
+        return cast(
+            "ir.Value", self.ReduceProd(self.Gather(self.shape(value), list(axes), axis=0), keepdims=1)
+        )
+
+    def join(self, *parts: ir.Value | Sequence[int]) -> ir.Value:
+        """Concatenate int64 vectors, folding what is constant."""
+        values = cast("list[ir.Value]", self._as_values(parts))
+        if all(value.const_value is not None for value in values):
+            return self.ints(
+                [int(i) for v in values for i in cast("Any", v.const_value).numpy().reshape(-1)]
+            )
+        return values[0] if len(values) == 1 else cast("ir.Value", self.Concat(*values, axis=0))
+
+    def zeros(self, shape: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """A tensor of zeros of a shape known at run time."""
+        zero = ir.tensor(np.zeros(1, dtype=dtype.numpy()))
+        value = cast("ir.Value", self.ConstantOfShape(shape, value=zero))
+        value.type = ir.TensorType(dtype)
+        return value
+
+    def reshape_like(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """`value` with the shape of `like` (the same number of elements)."""
+        known = dims(like)
+        if sum(not isinstance(dim, int) for dim in known) == 1 and 0 not in known:
+            target: Operand = [dim if isinstance(dim, int) else -1 for dim in known]
+        else:
+            target = self.shape(like)
+        allowzero = {"allowzero": 1} if static_shape(like) is not None and 0 in known else {}
+        result = cast("ir.Value", self.Reshape(value, target, **allowzero))
+        result.shape = like.shape
+        return result
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """`value` as `dtype`; nothing is emitted when it already is."""
+        if value.dtype == dtype:
+            return value
+        result = cast("ir.Value", self.Cast(value, to=int(dtype)))
+        result.shape = value.shape
+        return result
+
+    def reduce(
+        self, op_type: str, value: ir.Value, axes: Sequence[int], *, keepdims: bool = True
+    ) -> ir.Value:
+        """ReduceMax, ReduceMean, ... over `axes`: an attribute before opset 18, an input from then on."""
+        if op_type != "ReduceSum" and self.opset < 18:
+            return cast("ir.Value", self.emit(op_type, value, axes=list(axes), keepdims=int(keepdims)))
+        return cast("ir.Value", self.emit(op_type, value, list(axes), keepdims=int(keepdims)))
+
+
+def dtype_of(value: ir.Value) -> ir.DataType:
+    """The dtype of `value`; a `ModelError` when shape inference could not tell."""
+    if value.dtype is None:
+        raise ModelError(
+            f"the dtype of tensor {value.name!r} is unknown: shape inference found none for it; "
+            "re-export the model with types"
+        )
+    return value.dtype
+
+
+def _result_dtype(
+    op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any]
+) -> ir.DataType | None:
+    if op_type in _BOOLEAN:
+        return ir.DataType.BOOL
+    if op_type in _INT64:
+        return ir.DataType.INT64
+    if op_type == "Cast":
+        return ir.DataType(attributes["to"])
+    source = inputs[1:] if op_type in _TYPED_BY_SECOND else inputs
+    return next((value.dtype for value in source if value is not None), None)
+
+
+def _names(graph: ir.Graph) -> Iterator[str]:
+    """Every name of a value or node in `graph` and the subgraphs within it."""
+    for value in [*graph.inputs, *graph.initializers.values()]:
+        yield cast("str", value.name)
+    for node in graph.all_nodes():
+        if node.name:
+            yield node.name
+        for value in node.outputs:
+            if value.name:
+                yield value.name
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                inner = attribute.as_graph()
+                yield from (v.name for v in [*inner.inputs, *inner.initializers.values()] if v.name)

@@ -1,0 +1,67 @@
+"""`igonnx.gradient`: a model that also computes its own input gradient, in standard ONNX operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from igonnx.autodiff.builder import GraphBuilder
+from igonnx.autodiff.transform import differentiate
+from igonnx.errors import ModelError
+from igonnx.model import Model, ModelSource
+
+__all__ = ["gradient"]
+
+
+def gradient(
+    model: ModelSource, *, wrt: Sequence[str] | str | None = None, output: str | None = None
+) -> onnx.ModelProto:
+    """Build the reverse-mode gradient of `output` with respect to the tensors `wrt`, as plain ONNX.
+
+    The result keeps the model's inputs and outputs. It adds the input ``cotangent_<output>`` (shape and dtype of the
+    output: the vector v of the vector-Jacobian product v^T J; one-hot rows select a class) and, per name of `wrt`, the
+    output ``grad_<name>`` (shape and dtype of that tensor). It uses standard operators only, or operators that the
+    model itself used. External data stays in the original's files: save the result beside them.
+
+    Args:
+        model: path, bytes or `onnx.ModelProto`.
+        wrt: graph inputs or floating intermediate tensors; default: every floating input that has a path to the output,
+            or for a model fed with integers its embedding.
+        output: name; default: the first floating output.
+
+    Raises:
+        ModelError: the model cannot be read, or no differentiable path exists.
+        UnsupportedOperatorError: the gradient must cross an operator without a rule.
+        InputError: an unknown name, or a tensor that is not floating.
+    """
+    loaded = Model.load(model)
+    chosen = loaded.find_output(output)
+    names = [value.name for value in loaded.find_wrt(wrt, chosen)]
+    copy = loaded.with_graph(loaded.clone())
+    graph = copy.ir.graph
+    target = copy.find_output(chosen.name)
+    op = GraphBuilder(copy.ir, scope="gradient")
+    cotangent = ir.Input(f"cotangent_{target.name}", shape=target.shape, type=target.type)
+    sources = [copy.find_tensor(name) for name in names if name is not None]
+    results = differentiate(op, {target: cotangent}, sources)
+    _refuse_taken_names(graph, [cotangent.name, *(f"grad_{name}" for name in names)])
+    graph.inputs.append(cotangent)
+    for source, result in zip(sources, results, strict=True):
+        if result is None:
+            raise ModelError(f"no gradient reaches {source.name!r} from output {target.name!r}")
+        named = op.Identity(result)
+        named.name, named.shape, named.type = f"grad_{source.name}", source.shape, source.type
+        graph.outputs.append(named)
+    passes.RemoveUnusedNodesPass()(copy.ir)
+    return ir.to_proto(copy.ir)
+
+
+def _refuse_taken_names(graph: ir.Graph, names: Sequence[str | None]) -> None:
+    taken = {value.name for value in [*graph.inputs, *graph.initializers.values()]}
+    taken.update(value.name for node in graph for value in node.outputs)
+    for name in names:
+        if name in taken:
+            raise ModelError(f"the model already has a tensor called {name!r}: rename it first")

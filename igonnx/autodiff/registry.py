@@ -1,0 +1,223 @@
+"""Which backward rule belongs to which operator: one decorator registers, one lookup finds.
+
+A rule gets a `Vjp` (the node, the incoming gradients, the builder) and returns one gradient per input of the node,
+`None` where there is none: reverse mode as in Griewank and Walther, "Evaluating Derivatives", chapter 3.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import onnx_ir as ir
+
+from igonnx.autodiff.broadcasting import unbroadcast
+from igonnx.autodiff.builder import GraphBuilder, rank
+from igonnx.errors import ModelError
+
+__all__ = [
+    "Rule",
+    "Vjp",
+    "coverage",
+    "elementwise",
+    "find",
+    "is_nondifferentiable",
+    "nondifferentiable",
+    "registered",
+    "rule",
+]
+
+Gradients: TypeAlias = "Sequence[ir.Value | None]"
+Rule: TypeAlias = "Callable[[Vjp], Gradients]"
+# (builder, incoming gradient, *inputs, output) -> gradient of one input, before broadcasts are reduced back.
+Partial: TypeAlias = Callable[..., ir.Value]
+
+_rules: dict[tuple[str, str], Rule] = {}
+_nondifferentiable: set[tuple[str, str]] = set()
+
+
+@dataclass(frozen=True)
+class Vjp:
+    """One node on the way back: what a rule needs to form its vector-Jacobian product."""
+
+    op: GraphBuilder
+    node: ir.Node
+    gradients: tuple[ir.Value | None, ...]  # of the node's outputs; None where nothing flows
+    wanted: tuple[bool, ...]  # per input: whether its gradient is asked for
+
+    @property
+    def g(self) -> ir.Value:
+        """The gradient of the first output."""
+        return self.gradient(0)
+
+    def gradient(self, index: int) -> ir.Value:
+        """The gradient of output `index`, known to be there."""
+        value = self.gradients[index]
+        if value is None:
+            raise ModelError(f"{self.where()}: no gradient arrives at output {index}")
+        return value
+
+    @property
+    def x(self) -> ir.Value:
+        """The first input."""
+        return self.input(0)
+
+    @property
+    def y(self) -> ir.Value:
+        """The first output."""
+        return self.node.outputs[0]
+
+    def input(self, index: int) -> ir.Value:
+        """Input `index`, known to be there."""
+        value = self.optional_input(index)
+        if value is None:
+            raise ModelError(f"{self.where()}: input {index} is missing")
+        return value
+
+    def optional_input(self, index: int) -> ir.Value | None:
+        """Input `index`, or None where the node leaves it out."""
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute's Python value, or `default`."""
+        found = self.node.attributes.get(name)
+        if found is None:
+            return default
+        value = found.value
+        if isinstance(value, list | tuple):
+            return list(value)
+        return value
+
+    def constant(self, index: int) -> np.ndarray | None:
+        """The value of input `index` when it is a constant of the graph that no caller can override."""
+        value = self.optional_input(index)
+        if value is None or value.const_value is None or value.is_graph_input():
+            return None
+        return cast("np.ndarray", value.const_value.numpy())
+
+    def axes(self, index: int = 1) -> list[int] | None:
+        """Non-negative axes of a reduction: an attribute in old opsets, input `index` in new ones; None: all or unknown."""
+        axes = self.attribute("axes")
+        if axes is None:
+            constant = self.constant(index)
+            if constant is None:
+                return None
+            axes = [int(axis) for axis in constant.reshape(-1)]
+        return [axis % rank(self.x) for axis in axes]
+
+    def unsupported(self, what: str) -> ModelError:
+        """The error for a form of the operator that has no rule."""
+        return ModelError(f"{self.where()}: no gradient for {what}")
+
+    def where(self) -> str:
+        """Operator and node, for messages."""
+        return f"operator {operator_name(self.node)} (node {self.node.name!r})"
+
+
+def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Register the decorated function as the backward rule of `op_types`; a second registration is an error."""
+
+    def register(function: Rule) -> Rule:
+        for op_type in op_types:
+            _claim(domain, op_type)
+            _rules[domain, op_type] = function
+        return function
+
+    return register
+
+
+def elementwise(op_type: str, *partials: Partial | None, domain: str = "") -> None:
+    """Register an elementwise operator by its partial derivatives, one per input.
+
+    Each is called ``partial(op, g, *inputs, y)`` and returns the gradient of its input in the shape of the output;
+    broadcasting is undone here. `None` stands for an input without derivative.
+    """
+
+    def backward(v: Vjp) -> Gradients:
+        gradients: list[ir.Value | None] = []
+        for index, value in enumerate(v.node.inputs):
+            partial = partials[index] if index < len(partials) else None
+            if partial is None or value is None or not v.wanted[index]:
+                gradients.append(None)
+                continue
+            full = partial(v.op, v.g, *v.node.inputs, v.y)
+            gradients.append(unbroadcast(v.op, full, v.y, value))
+        return gradients
+
+    rule(op_type, domain=domain)(backward)
+
+
+def nondifferentiable(*op_types: str, domain: str = "") -> None:
+    """Declare operators whose outputs carry no gradient: integers, booleans, shapes, or piecewise constants."""
+    for op_type in op_types:
+        _claim(domain, op_type)
+        _nondifferentiable.add((domain, op_type))
+
+
+def find(node: ir.Node) -> Rule | None:
+    """The rule of `node`'s operator, or None."""
+    _load()
+    return _rules.get(_key(node))
+
+
+def is_nondifferentiable(node: ir.Node) -> bool:
+    """Whether `node`'s operator is known to carry no gradient."""
+    _load()
+    return _key(node) in _nondifferentiable
+
+
+def registered() -> dict[tuple[str, str], Rule]:
+    """A copy of the table of rules, by (domain, operator)."""
+    _load()
+    return dict(_rules)
+
+
+def coverage(model: ir.Model) -> dict[str, str]:
+    """For each operator of `model` (`Conv`, `com.microsoft::Gelu`): "rule", "no gradient needed" or "missing"."""
+    found: dict[str, str] = {}
+    for node in model.graph.all_nodes():
+        if find(node) is not None:
+            status = "rule"
+        elif is_nondifferentiable(node) or not any(_is_floating(value) for value in node.outputs):
+            status = "no gradient needed"
+        else:
+            status = "missing"
+        found[operator_name(node)] = status
+    return dict(sorted(found.items()))
+
+
+def operator_name(node: ir.Node) -> str:
+    """`Conv`, or `domain::Operator` outside the standard domain."""
+    domain, op_type = _key(node)
+    return f"{domain}::{op_type}" if domain else op_type
+
+
+def _is_floating(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
+
+
+def _key(node: ir.Node) -> tuple[str, str]:
+    return ("" if node.domain == "ai.onnx" else node.domain, node.op_type)
+
+
+def _claim(domain: str, op_type: str) -> None:
+    if (domain, op_type) in _rules or (domain, op_type) in _nondifferentiable:
+        raise ValueError(f"operator {domain}::{op_type} is registered twice")
+
+
+_loaded = False
+
+
+def _load() -> None:
+    """Import every file of `rules/`, once: each registers what it holds."""
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True
+    package = importlib.import_module("igonnx.autodiff.rules")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")

@@ -1,0 +1,177 @@
+"""Activation functions. At a kink the derivative is the one PyTorch takes."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from igonnx.autodiff.broadcasting import unbroadcast
+from igonnx.autodiff.builder import GraphBuilder
+from igonnx.autodiff.registry import Gradients, Vjp, elementwise, rule
+
+
+def pass_between(
+    op: GraphBuilder, g: ir.Value, y: ir.Value, lower: float, upper: float = math.inf
+) -> ir.Value:
+    """`g` where lower < y < upper, zero elsewhere: one pass by the plugin's operator where native lowering is on."""
+    if op.native and y.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return op.emit("ActivationMask", g, y, domain="ai.igonnx", lower=lower, upper=upper)  # type: ignore[no-any-return]
+    inside = op.Greater(y, lower)
+    if upper != math.inf:
+        inside = op.And(inside, op.Less(y, upper))
+    return op.Where(inside, g, op.scalar(0.0, y))  # type: ignore[no-any-return]
+
+
+elementwise("Relu", lambda op, g, x, y: pass_between(op, g, y, 0.0))
+elementwise(
+    "Sigmoid", lambda op, g, x, y: op.Mul(g, op.Mul(y, op.Sub(op.scalar(1, y), y)))
+)
+elementwise("Softplus", lambda op, g, x, y: op.Mul(g, op.Sigmoid(x)))
+
+
+@rule("Clip")
+def clip(v: Vjp) -> Gradients:
+    """Clip: inside the bounds. At a bound itself 1 as torch.clamp, but 0 for Clip(0, 6) as torch.nn.ReLU6."""
+    if any(v.wanted[1:]):
+        raise v.unsupported("the bounds of Clip")
+    op, x = v.op, v.x
+    lower, upper = (_bound(v, 1), _bound(v, 2))
+    if lower == 0.0 and upper == 6.0:
+        return [pass_between(op, v.g, v.y, 0.0, 6.0)]
+    conditions = [
+        comparison(x, bound)
+        for comparison, bound in ((op.GreaterOrEqual, v.optional_input(1)), (op.LessOrEqual, v.optional_input(2)))
+        if bound is not None
+    ]
+    if not conditions:
+        return [v.g]
+    inside = conditions[0] if len(conditions) == 1 else op.And(*conditions)
+    return [op.Where(inside, v.g, op.scalar(0.0, x))]
+
+
+def _bound(v: Vjp, index: int) -> float | None:
+    value = v.constant(index)
+    return None if value is None else float(value.reshape(()))
+
+
+def _slope_where(v: Vjp, condition: ir.Value, otherwise: ir.Value) -> Gradients:
+    """The incoming gradient where `condition` holds, `otherwise` elsewhere."""
+    return [v.op.Where(condition, v.g, otherwise)]
+
+
+@rule("LeakyRelu")
+def leaky_relu(v: Vjp) -> Gradients:
+    """LeakyRelu: slope 1 above zero, alpha at and below it."""
+    alpha = v.attribute("alpha", 0.01)
+    return _slope_where(v, v.op.Greater(v.x, 0.0), v.op.Mul(v.g, alpha))
+
+
+@rule("ThresholdedRelu")
+def thresholded_relu(v: Vjp) -> Gradients:
+    """ThresholdedRelu: the identity above alpha, zero elsewhere."""
+    return _slope_where(v, v.op.Greater(v.x, v.attribute("alpha", 1.0)), v.op.scalar(0.0, v.x))
+
+
+@rule("PRelu")
+def prelu(v: Vjp) -> Gradients:
+    """PRelu: slope 1 above zero, the second input elsewhere."""
+    op, x, slope = v.op, v.x, v.input(1)
+    positive = op.Greater(x, 0.0)
+    to_x = op.Where(positive, v.g, op.Mul(v.g, slope)) if v.wanted[0] else None
+    if not v.wanted[1]:
+        return [to_x, None]
+    full = op.Where(positive, op.scalar(0.0, x), op.Mul(v.g, x))
+    return [to_x, unbroadcast(op, full, v.y, slope)]
+
+
+@rule("Elu")
+def elu(v: Vjp) -> Gradients:
+    """Elu, alpha (exp(x) - 1) below zero: its slope there is y + alpha."""
+    alpha = v.attribute("alpha", 1.0)
+    return _slope_where(v, v.op.Greater(v.x, 0.0), v.op.Mul(v.g, v.op.Add(v.y, alpha)))
+
+
+@rule("Celu")
+def celu(v: Vjp) -> Gradients:
+    """Celu, alpha (exp(x / alpha) - 1) below zero: its slope there is y / alpha + 1."""
+    alpha = v.attribute("alpha", 1.0)
+    slope = v.op.Add(v.op.Div(v.y, alpha), 1.0)
+    return _slope_where(v, v.op.Greater(v.x, 0.0), v.op.Mul(v.g, slope))
+
+
+@rule("Selu")
+def selu(v: Vjp) -> Gradients:
+    """Selu, gamma times x or alpha (exp(x) - 1): slope gamma above zero, y + gamma alpha below."""
+    alpha = v.attribute("alpha", 1.6732632423543772)
+    gamma = v.attribute("gamma", 1.0507009873554805)
+    slope = v.op.Where(
+        v.op.Greater(v.x, 0.0), v.op.scalar(gamma, v.x), v.op.Add(v.y, gamma * alpha)
+    )
+    return [v.op.Mul(v.g, slope)]
+
+
+@rule("HardSigmoid")
+def hard_sigmoid(v: Vjp) -> Gradients:
+    """HardSigmoid, max(0, min(1, alpha x + beta)): slope alpha strictly between the ends."""
+    alpha = v.attribute("alpha", 0.2)
+    return [pass_between(v.op, v.op.Mul(v.g, alpha), v.y, 0.0, 1.0)]
+
+
+@rule("HardSwish")
+def hard_swish(v: Vjp) -> Gradients:
+    """HardSwish, x max(0, min(1, x / 6 + 1/2)): slope x / 3 + 1/2 between -3 and 3, then 0 or 1."""
+    op, x = v.op, v.x
+    middle = op.Add(op.Mul(x, 1 / 3), 0.5)
+    above = op.Where(op.Less(x, 3.0), middle, op.scalar(1.0, x))
+    slope = op.Where(op.Greater(x, -3.0), above, op.scalar(0.0, x))
+    return [op.Mul(v.g, slope)]
+
+
+@rule("Softsign")
+def softsign(v: Vjp) -> Gradients:
+    """Softsign, x / (1 + abs x): slope 1 / (1 + abs x)^2."""
+    denominator = v.op.Add(v.op.Abs(v.x), 1.0)
+    return [v.op.Div(v.g, v.op.Mul(denominator, denominator))]
+
+
+@rule("Mish")
+def mish(v: Vjp) -> Gradients:
+    """Mish, x tanh(softplus x): with t the tanh, slope t + x (1 - t^2) sigmoid(x)."""
+    op, x = v.op, v.x
+    t = op.Tanh(op.Softplus(x))
+    inner = op.Mul(op.Sub(op.scalar(1.0, x), op.Mul(t, t)), op.Mul(x, op.Sigmoid(x)))
+    return [op.Mul(v.g, op.Add(t, inner))]
+
+
+@rule("Gelu")
+def gelu(v: Vjp) -> Gradients:
+    """Gelu, x Phi(x) with the normal distribution function Phi or its tanh approximation."""
+    op, x = v.op, v.x
+    if v.attribute("approximate", "none") == "none":
+        cdf = op.Mul(op.Add(op.Erf(op.Mul(x, math.sqrt(0.5))), 1.0), 0.5)
+        pdf = op.Mul(op.Exp(op.Mul(op.Mul(x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
+        return [op.Mul(v.g, op.Add(cdf, op.Mul(x, pdf)))]
+    # y = x (1 + t) / 2 with t = tanh(c (x + a x^3)); dt/dx = (1 - t^2) c (1 + 3 a x^2)
+    c, a = math.sqrt(2 / math.pi), 0.044715
+    square = op.Mul(x, x)
+    t = op.Tanh(op.Mul(op.Mul(x, op.Add(op.Mul(square, a), 1.0)), c))
+    inner = op.Mul(op.Add(op.Mul(square, 3 * a), 1.0), c)
+    slope = op.Mul(op.Mul(x, op.Sub(op.scalar(1.0, x), op.Mul(t, t))), inner)
+    return [op.Mul(v.g, op.Mul(op.Add(op.Add(t, 1.0), slope), 0.5))]
+
+
+@rule("Softmax")
+def softmax(v: Vjp) -> Gradients:
+    """Softmax along an axis: y (g - sum of g y)."""
+    op, axis = v.op, v.attribute("axis", -1)
+    weighted = op.Mul(v.g, v.y)
+    total = op.ReduceSum(weighted, [axis], keepdims=1)
+    return [op.Sub(weighted, op.Mul(v.y, total))]
+
+
+@rule("LogSoftmax")
+def log_softmax(v: Vjp) -> Gradients:
+    """LogSoftmax along an axis: g - exp(y) times the sum of g."""
+    total = v.op.ReduceSum(v.g, [v.attribute("axis", -1)], keepdims=1)
+    return [v.op.Sub(v.g, v.op.Mul(v.op.Exp(v.y), total))]

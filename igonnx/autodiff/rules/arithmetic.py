@@ -1,0 +1,88 @@
+"""Arithmetic with broadcasting: Add, Sub, Mul, Div, Pow, Max, Min, Where and their kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from igonnx.autodiff.broadcasting import broadcast_to, unbroadcast
+from igonnx.autodiff.builder import GraphBuilder, dtype_of
+from igonnx.autodiff.registry import Gradients, Vjp, elementwise, rule
+
+elementwise("Add", lambda op, g, a, b, y: g, lambda op, g, a, b, y: g)
+elementwise("Sub", lambda op, g, a, b, y: g, lambda op, g, a, b, y: op.Neg(g))
+elementwise("Mul", lambda op, g, a, b, y: op.Mul(g, b), lambda op, g, a, b, y: op.Mul(g, a))
+elementwise(
+    "Div",
+    lambda op, g, a, b, y: op.Div(g, b),
+    lambda op, g, a, b, y: op.Neg(op.Mul(g, op.Div(y, b))),
+)
+elementwise("Neg", lambda op, g, x, y: op.Neg(g))
+elementwise("Reciprocal", lambda op, g, x, y: op.Neg(op.Mul(g, op.Mul(y, y))))
+elementwise("Sqrt", lambda op, g, x, y: op.Div(g, op.Add(y, y)))
+elementwise("Abs", lambda op, g, x, y: op.Mul(g, op.Sign(x)))
+elementwise("Identity", lambda op, g, x, y: g)
+
+
+@rule("Sum", "Mean")
+def sum_or_mean(v: Vjp) -> Gradients:
+    """Sum and Mean of any number of tensors: every input gets the incoming gradient (over n for Mean)."""
+    g = v.g if v.node.op_type == "Sum" else v.op.Div(v.g, float(len(v.node.inputs)))
+    return [
+        unbroadcast(v.op, g, v.y, value) if value is not None and wanted else None
+        for value, wanted in zip(v.node.inputs, v.wanted, strict=True)
+    ]
+
+
+@rule("Max", "Min")
+def max_or_min(v: Vjp) -> Gradients:
+    """Max and Min of any number of tensors: the gradient goes to the chosen input, in equal parts where inputs tie."""
+    chosen = [
+        v.op.cast(v.op.Equal(value, v.y), dtype_of(v.y)) for value in v.node.inputs if value is not None
+    ]
+    ties = v.op.Sum(*(broadcast_to(v.op, mask, v.y) for mask in chosen))
+    share = v.op.Div(v.g, ties)
+    return [
+        unbroadcast(v.op, v.op.Mul(share, mask), v.y, v.input(i)) if v.wanted[i] else None
+        for i, mask in enumerate(chosen)
+    ]
+
+
+@rule("Where")
+def where(v: Vjp) -> Gradients:
+    """Where: each branch gets the gradient where it was chosen."""
+    condition, a, b = (v.input(i) for i in range(3))
+    to_a = v.op.Where(condition, v.g, v.op.scalar(0.0, v.y)) if v.wanted[1] else None
+    to_b = v.op.Where(condition, v.op.scalar(0.0, v.y), v.g) if v.wanted[2] else None
+    return [
+        None,
+        None if to_a is None else unbroadcast(v.op, to_a, v.y, a),
+        None if to_b is None else unbroadcast(v.op, to_b, v.y, b),
+    ]
+
+
+def _pow_base(op: GraphBuilder, g: ir.Value, x: ir.Value, exponent: ir.Value, y: ir.Value) -> Any:
+    """d x**p / dx = p x**(p-1); zero where p is zero, also at x = 0 (as PyTorch)."""
+    p = op.cast(exponent, dtype_of(y))
+    constant = exponent.const_value
+    if constant is not None and constant.size == 1:
+        number = float(constant.numpy().reshape(()))
+        if number == 2.0:
+            return op.Mul(g, op.Add(x, x))
+        if number != 0.0:
+            return op.Mul(g, op.Mul(op.Pow(x, op.scalar(number - 1, y)), number))
+    zero = op.scalar(0.0, y)
+    slope = op.Mul(p, op.Pow(x, op.Sub(p, op.scalar(1.0, y))))
+    return op.Mul(g, op.Where(op.Equal(p, zero), zero, slope))
+
+
+def _pow_exponent(op: GraphBuilder, g: ir.Value, x: ir.Value, exponent: ir.Value, y: ir.Value) -> Any:
+    """d x**p / dp = x**p log x; zero where x is zero (as PyTorch for p >= 0)."""
+    zero, one = op.scalar(0.0, y), op.scalar(1.0, y)
+    is_zero = op.Equal(x, zero)
+    slope = op.Mul(y, op.Log(op.Where(is_zero, one, x)))
+    return op.Mul(g, op.Where(is_zero, zero, slope))
+
+
+elementwise("Pow", _pow_base, _pow_exponent)

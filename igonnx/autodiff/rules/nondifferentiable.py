@@ -1,0 +1,17 @@
+"""Operators that carry no gradient: their outputs are integers, booleans or shapes, or piecewise constant."""
+
+from __future__ import annotations
+
+from igonnx.autodiff.registry import nondifferentiable
+
+# Facts about a tensor, not functions of its values.
+nondifferentiable("Shape", "Size", "ConstantOfShape", "Constant", "EyeLike", "Range")
+# Integer or boolean results.
+nondifferentiable(
+    "ArgMax", "ArgMin", "NonZero", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+    "Not", "And", "Or", "Xor", "IsNaN", "IsInf", "OneHot", "NonMaxSuppression", "Hardmax",
+)  # fmt: skip
+# Piecewise constant: the derivative is zero wherever it exists, as in PyTorch.
+nondifferentiable("Floor", "Ceil", "Round", "Sign")
+# Noise that does not depend on its input's values.
+nondifferentiable("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")

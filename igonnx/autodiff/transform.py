@@ -1,0 +1,205 @@
+"""The reverse walk: who needs a gradient, in which order, and how contributions add up."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
+
+import onnx_ir as ir
+
+from igonnx.autodiff import registry
+from igonnx.autodiff.builder import GraphBuilder
+from igonnx.errors import ModelError, UnsupportedOperatorError
+
+__all__ = ["differentiable_sources", "differentiate", "require_path"]
+
+
+def differentiate(
+    op: GraphBuilder,
+    cotangents: Mapping[ir.Value, ir.Value],
+    wrt: Sequence[ir.Value],
+) -> list[ir.Value | None]:
+    """Append the backward pass to the graph of `op`.
+
+    `cotangents` maps outputs to the gradients that enter there (same shape and dtype). Returns, per value of `wrt`,
+    its gradient (same shape and dtype), or None where no differentiable path leads from it to an output.
+
+    Raises `UnsupportedOperatorError` when a gradient would have to cross an operator without a rule.
+    """
+    nodes = list(op.graph)
+    reached = _reached_values(nodes, wrt)
+    active = _active_nodes(nodes, reached, cotangents)
+    contributions: dict[ir.Value, list[ir.Value]] = {
+        value: [cotangent] for value, cotangent in cotangents.items()
+    }
+    for node in reversed(nodes):
+        if node not in active or not any(value in contributions for value in node.outputs):
+            continue
+        gradients = tuple(_accumulate(op, contributions, value) for value in node.outputs)
+        wanted = tuple(value in reached for value in node.inputs)
+        for value, gradient in _backward(op, node, gradients, wanted, cotangents, wrt):
+            gradient.shape = value.shape
+            gradient.type = value.type
+            contributions.setdefault(value, []).append(gradient)
+    return [_accumulate(op, contributions, value) for value in wrt]
+
+
+def differentiable_sources(
+    graph: ir.Graph, output: ir.Value, candidates: Iterable[ir.Value]
+) -> list[ir.Value]:
+    """Those of `candidates` from which a differentiable path leads to `output`."""
+    carried: set[ir.Value] = {output}
+    for node in reversed(list(graph)):
+        if any(value in carried for value in node.outputs) and _passes_gradients(node):
+            carried.update(value for value in _uses(node) if _may_carry(value))
+    return [value for value in candidates if value in carried]
+
+
+def _backward(
+    op: GraphBuilder,
+    node: ir.Node,
+    gradients: tuple[ir.Value | None, ...],
+    wanted: tuple[bool, ...],
+    outputs: Iterable[ir.Value],
+    wrt: Sequence[ir.Value],
+) -> list[tuple[ir.Value, ir.Value]]:
+    """The (input, gradient) pairs that `node`'s rule returns."""
+    function = registry.find(node)
+    if function is None or _captures(node):
+        raise UnsupportedOperatorError(_no_rule_message(node, outputs, wrt))
+    vjp = registry.Vjp(op, node, gradients, wanted)
+    results = function(vjp)
+    pairs = []
+    for value, gradient, asked in zip(node.inputs, results, wanted, strict=False):
+        if value is not None and gradient is not None and asked:
+            pairs.append((value, gradient))
+    return pairs
+
+
+def _accumulate(
+    op: GraphBuilder, contributions: dict[ir.Value, list[ir.Value]], value: ir.Value
+) -> ir.Value | None:
+    """The sum of what has arrived at `value`; kept, so that it is formed once."""
+    terms = contributions.get(value)
+    if not terms:
+        return None
+    if len(terms) > 1:
+        total = cast("ir.Value", op.Add(*terms) if len(terms) == 2 else op.Sum(*terms))
+        total.shape = value.shape
+        total.type = value.type
+        contributions[value] = terms = [total]
+    return terms[0]
+
+
+def _reached_values(nodes: Sequence[ir.Node], wrt: Sequence[ir.Value]) -> set[ir.Value]:
+    """Values that depend differentiably on `wrt`."""
+    reached = set(wrt)
+    for node in nodes:
+        if _passes_gradients(node) and any(value in reached for value in _uses(node)):
+            reached.update(value for value in node.outputs if _may_carry(value))
+    return reached
+
+
+def _active_nodes(
+    nodes: Sequence[ir.Node], reached: set[ir.Value], outputs: Iterable[ir.Value]
+) -> set[ir.Node]:
+    """Nodes on a differentiable path from the sources of `reached` to `outputs`."""
+    carried = set(outputs)
+    active: set[ir.Node] = set()
+    for node in reversed(nodes):
+        if not any(v in carried and v in reached for v in node.outputs) or not _passes_gradients(node):
+            continue
+        sources = [value for value in _uses(node) if value in reached]
+        if sources:
+            active.add(node)
+            carried.update(sources)
+    return active
+
+
+def _passes_gradients(node: ir.Node) -> bool:
+    return not registry.is_nondifferentiable(node)
+
+
+def _may_carry(value: ir.Value) -> bool:
+    """Whether `value` can carry a gradient: floating, or of a type that inference left open."""
+    return value.type is None or (value.dtype is not None and value.dtype.is_floating_point())
+
+
+def _uses(node: ir.Node) -> list[ir.Value]:
+    """The inputs of `node` and what its subgraphs capture from outside."""
+    return [value for value in node.inputs if value is not None] + _captures(node)
+
+
+def _captures(node: ir.Node) -> list[ir.Value]:
+    captured: list[ir.Value] = []
+    for attribute in node.attributes.values():
+        if attribute.type != ir.AttributeType.GRAPH:
+            continue
+        body = attribute.as_graph()
+        inner = {id(value) for value in [*body.inputs, *body.initializers.values()]}
+        for nested in body.all_nodes():
+            inner.update(id(value) for value in nested.outputs)
+        for nested in body.all_nodes():
+            captured += [v for v in nested.inputs if v is not None and id(v) not in inner]
+        captured += [value for value in body.outputs if id(value) not in inner]
+    return captured
+
+
+def _no_rule_message(node: ir.Node, outputs: Iterable[ir.Value], wrt: Sequence[ir.Value]) -> str:
+    name = registry.operator_name(node)
+    path = " -> ".join([*_names_from(node, wrt), f"[{name}]", *_names_to(node, outputs)])
+    return (
+        f"no gradient rule for operator {name} (node {node.name!r}), which the gradient must cross on the path {path}; "
+        "explain a tensor behind it with wrt=, re-export the model without it, or register a rule "
+        "(CONTRIBUTING.md, 'Add an operator rule')"
+    )
+
+
+def _names_from(node: ir.Node, wrt: Sequence[ir.Value]) -> list[str]:
+    """Names of `wrt` and of the nodes that lead from it to `node`."""
+    targets = set(wrt)
+    queue: deque[tuple[ir.Node, list[str]]] = deque([(node, [])])
+    seen = {node}
+    while queue:
+        current, names = queue.popleft()
+        for value in _uses(current):
+            if value in targets:
+                return [value.name or "?", *_shortened(names)]
+            producer = value.producer()
+            if producer is not None and producer not in seen:
+                seen.add(producer)
+                queue.append((producer, [producer.name or producer.op_type, *names]))
+    return ["?"]
+
+
+def _names_to(node: ir.Node, outputs: Iterable[ir.Value]) -> list[str]:
+    """Names of the nodes that lead from `node` to an output, and of the output."""
+    targets = set(outputs)
+    queue: deque[tuple[ir.Node, list[str]]] = deque([(node, [])])
+    seen = {node}
+    while queue:
+        current, names = queue.popleft()
+        for value in current.outputs:
+            if value in targets:
+                return [*_shortened(names), value.name or "?"]
+            for user in value.consumers():
+                if user not in seen:
+                    seen.add(user)
+                    queue.append((user, [*names, user.name or user.op_type]))
+    return ["?"]
+
+
+def _shortened(names: list[str], limit: int = 4) -> list[str]:
+    return names if len(names) <= limit else [*names[: limit // 2], "...", *names[-limit // 2 :]]
+
+
+def require_path(graph: ir.Graph, wrt: Sequence[ir.Value], output: ir.Value) -> None:
+    """Raise `ModelError` for the first of `wrt` that has no differentiable path to `output`."""
+    connected = set(differentiable_sources(graph, output, wrt))
+    for value in wrt:
+        if value not in connected:
+            raise ModelError(
+                f"no differentiable path from {value.name!r} to output {output.name!r}: every path crosses an "
+                "operator without a derivative (or there is none)"
+            )

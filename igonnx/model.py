@@ -1,0 +1,343 @@
+"""Load, check and normalise an ONNX model; know its inputs, its outputs and the tensors in between."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from igonnx.autodiff.registry import operator_name
+from igonnx.autodiff.transform import differentiable_sources
+from igonnx.errors import InputError, ModelError
+
+__all__ = ["MINIMUM_OPSET", "Model", "ModelSource", "TensorInfo"]
+
+# Below 17, axes and bounds are attributes here and inputs there, and scatters cannot add:
+# older models are brought up with ONNX's own version converter.
+MINIMUM_OPSET = 17
+_MINIMUM_IR_VERSION = 8  # the IR version that opset 17 came with
+
+ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | Model"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, NumPy dtype and shape of an input or output; an axis is an integer, a symbol's name, or None."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        axes = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
+        return f"{self.name}: {self.dtype} [{axes}]"
+
+
+class Model:
+    """An ONNX model ready to be differentiated.
+
+    Functions are inlined, constants are initializers, the opset is at least 17, shapes and dtypes are inferred.
+    `ir` is that graph (never changed after loading: work on `clone()`), `name` says in messages which model it is,
+    `folder` is where external data lies.
+    """
+
+    def __init__(self, model: ir.Model, *, name: str, folder: Path | None = None) -> None:
+        self.ir = model
+        self.name = name
+        self.folder = folder
+        # Counted before anything is inlined, lifted or folded: what the author of the file put in it.
+        self.operator_counts = dict(
+            sorted(Counter(operator_name(node) for node in model.graph.all_nodes()).items())
+        )
+        self.parameter_count = sum(
+            value.const_value.size
+            for value in model.graph.initializers.values()
+            if value.const_value is not None and value.const_value.dtype.is_floating_point()
+        )
+        self.file_opset = model.opset_imports.get("", 0)
+
+    @classmethod
+    def load(cls, source: ModelSource) -> Model:
+        """Load a path, serialized bytes or a `ModelProto`; a `Model` is returned as it is.
+
+        Raises `ModelError` when it cannot be read, is not valid ONNX, or cannot be brought to opset 17.
+        """
+        if isinstance(source, Model):
+            return source
+        if isinstance(source, onnx.ModelProto):
+            name, folder, proto = source.graph.name or "model", None, source
+            _check(proto, name)
+        elif isinstance(source, bytes | bytearray | memoryview):
+            name, folder = "model bytes", None
+            proto = _parse(bytes(source), name)
+            _check(proto, name)
+        elif isinstance(source, str | os.PathLike):
+            path = Path(source)
+            name, folder, proto = path.name, path.resolve().parent, _read(path)
+            _check(proto, name, path)
+        else:
+            raise InputError(
+                f"model must be a path, bytes or an onnx.ModelProto, not {type(source).__name__}"
+            )
+        try:
+            model = ir.from_proto(proto)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelError(f"{name}: not a usable ONNX graph: {_first_line(error)}") from error
+        if folder is not None:
+            ir.external_data.set_base_dir(model.graph, folder)
+        loaded = cls(model, name=name, folder=folder)
+        loaded._normalise(proto)
+        return loaded
+
+    def _normalise(self, proto: onnx.ModelProto) -> None:
+        if self.file_opset < MINIMUM_OPSET:
+            self.ir = ir.from_proto(_upgraded(proto, self.name))
+            if proto.ir_version < 4:
+                # Then, every initializer had to be listed as an input too; nobody meant to feed it.
+                passes.RemoveInitializersFromInputsPass()(self.ir)
+            self.ir.ir_version = max(proto.ir_version, _MINIMUM_IR_VERSION)
+            if self.folder is not None:
+                ir.external_data.set_base_dir(self.ir.graph, self.folder)
+        if self.ir.functions:
+            passes.InlinePass()(self.ir)
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.ir)
+        _name_everything(self.ir.graph)
+        infer_shapes(self.ir)
+
+    def with_graph(self, model: ir.Model) -> Model:
+        """This model with another graph: its name, folder and statistics stay."""
+        other = Model.__new__(Model)
+        other.__dict__.update(
+            {key: value for key, value in self.__dict__.items() if key not in ("inputs", "outputs")}
+        )
+        other.ir = model
+        return other
+
+    def clone(self) -> ir.Model:
+        """A copy of the graph that may be changed; tensors' data are shared."""
+        return self.ir.clone()
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The normalised model as a protobuf."""
+        return ir.to_proto(self.ir)
+
+    # -- what is in it -----------------------------------------------------------------------
+
+    @cached_property
+    def inputs(self) -> list[TensorInfo]:
+        """The inputs a caller provides: those that no initializer fills."""
+        return [_info(value) for value in self.input_values]
+
+    @cached_property
+    def outputs(self) -> list[TensorInfo]:
+        """The outputs, in order."""
+        return [_info(value) for value in self.ir.graph.outputs]
+
+    @property
+    def input_values(self) -> list[ir.Value]:
+        """Graph values of `inputs`."""
+        filled = self.ir.graph.initializers
+        return [value for value in self.ir.graph.inputs if value.name not in filled]
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operators after normalisation."""
+        return self.ir.opset_imports.get("", 0)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's metadata_props."""
+        return dict(self.ir.metadata_props)
+
+    # -- names to values ---------------------------------------------------------------------
+
+    def find_output(self, name: str | None) -> ir.Value:
+        """The output called `name`, or the first floating one."""
+        outputs = self.ir.graph.outputs
+        if name is None:
+            found = next((value for value in outputs if is_floating(value)), None)
+            if found is None:
+                raise ModelError(f"{self.name}: no output is floating, so none has a gradient")
+            return found
+        for value in outputs:
+            if value.name == name:
+                if not is_floating(value):
+                    raise InputError(f"output {name!r} is {_info(value).dtype}: only floating outputs can be explained")
+                return value
+        raise InputError(_unknown("output", name, [cast("str", value.name) for value in outputs]))
+
+    def find_wrt(self, names: Sequence[str] | str | None, output: ir.Value) -> list[ir.Value]:
+        """The tensors to explain: those named, or the default of the design for this model.
+
+        Default: every floating input with a differentiable path to `output`; where there is none because the model is
+        fed with integers, the embedding computed from them, or else the first floating tensor that has a path.
+        Raises `InputError` for unknown or integer tensors and `ModelError` when no path leads to `output`.
+        """
+        graph = self.ir.graph
+        if names is None:
+            return self._default_wrt(output)
+        chosen = [names] if isinstance(names, str) else list(names)
+        if not chosen:
+            raise InputError("wrt is empty: name at least one tensor")
+        if len(set(chosen)) < len(chosen):
+            raise InputError(f"wrt names a tensor twice: {chosen}")
+        values = [self.find_tensor(name) for name in chosen]
+        for value in values:
+            if not is_floating(value):
+                raise InputError(f"wrt {value.name!r} is {_info(value).dtype}: only floating tensors have gradients")
+        connected = set(differentiable_sources(graph, output, values))
+        for value in values:
+            if value not in connected:
+                raise self._no_path(value.name, output)
+        return values
+
+    def _default_wrt(self, output: ir.Value) -> list[ir.Value]:
+        graph = self.ir.graph
+        floating = [value for value in self.input_values if is_floating(value)]
+        connected = differentiable_sources(graph, output, floating)
+        if connected:
+            return connected
+        if floating:
+            raise self._no_path(floating[0].name, output)
+        computed = [v for node in graph for v in node.outputs if is_floating(v)]
+        dependent = _dependent_on(graph, self.input_values)
+        candidates = differentiable_sources(graph, output, [v for v in computed if v in dependent])
+        embeddings = [value for value in candidates if _is_embedding(value)]
+        if not candidates:
+            raise self._no_path(", ".join(info.name for info in self.inputs), output)
+        return (embeddings or candidates)[:1]
+
+    def find_tensor(self, name: str) -> ir.Value:
+        """The input or intermediate tensor called `name`."""
+        known = {value.name: value for value in self.ir.graph.inputs}
+        known.update({value.name: value for node in self.ir.graph for value in node.outputs})
+        if name not in known:
+            raise InputError(_unknown("tensor", name, [n for n in known if n]))
+        return known[name]
+
+    def _no_path(self, source: str | None, output: ir.Value) -> ModelError:
+        return ModelError(
+            f"{self.name}: no differentiable path from {source!r} to output {output.name!r}: "
+            "every path crosses an operator without a derivative, or there is none"
+        )
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Infer shapes and dtypes in place, as far as ONNX can; what stays unknown stays unset."""
+    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    level = logger.level
+    # The pass logs a stack trace when inference stops early; a rule that lacks a shape says so by itself.
+    logger.setLevel(logging.CRITICAL)
+    try:
+        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    finally:
+        logger.setLevel(level)
+
+
+def is_floating(value: ir.Value) -> bool:
+    """Whether `value` is a floating-point tensor."""
+    return value.dtype is not None and value.dtype.is_floating_point()
+
+
+def _info(value: ir.Value) -> TensorInfo:
+    dtype = "unknown" if value.dtype is None else value.dtype.name.lower()
+    dtype = {"float": "float32", "double": "float64", "undefined": "unknown"}.get(dtype, dtype)
+    shape = () if value.shape is None else tuple(value.shape)
+    axes = tuple(
+        dim if isinstance(dim, int) else (None if dim.value is None else str(dim.value)) for dim in shape
+    )
+    return TensorInfo(value.name or "", dtype, axes)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if path.is_dir():
+        raise ModelError(f"{path}: a folder, expected an ONNX file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return _parse(data, str(path))
+
+
+def _parse(data: bytes, name: str) -> onnx.ModelProto:
+    from google.protobuf.message import DecodeError
+
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(
+            f"{name}: not an ONNX model, or a damaged one ({len(data):,} bytes cannot be decoded)"
+        ) from error
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(f"{name}: not an ONNX model: no graph was found in its {len(data):,} bytes")
+    return proto
+
+
+def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
+    try:
+        # The path form reads external data where it lies and has no limit of 2 GB.
+        onnx.checker.check_model(proto if path is None else str(path))
+    except (onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
+        raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
+
+
+def _upgraded(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    try:
+        return onnx.version_converter.convert_version(proto, MINIMUM_OPSET)
+    except (RuntimeError, ValueError) as error:
+        opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+        raise ModelError(
+            f"{name}: cannot be upgraded from opset {opset} to {MINIMUM_OPSET} ({_first_line(error)}); "
+            f"re-export it at opset {MINIMUM_OPSET} or later"
+        ) from error
+
+
+def _name_everything(graph: ir.Graph) -> None:
+    """Give unnamed nodes a name, so that messages can point at them."""
+    for index, node in enumerate(graph.all_nodes()):
+        if not node.name:
+            node.name = f"{node.op_type}_{index}"
+
+
+def _dependent_on(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]:
+    """Values computed from the contents of `sources` (their shapes alone do not count)."""
+    dependent = set(sources)
+    for node in graph:
+        if node.op_type not in ("Shape", "Size") and any(value in dependent for value in node.inputs):
+            dependent.update(node.outputs)
+    return dependent
+
+
+def _is_embedding(value: ir.Value) -> bool:
+    """Whether `value` is looked up in a table of weights."""
+    node = value.producer()
+    if node is None or node.op_type != "Gather" or node.inputs[0] is None:
+        return False
+    return node.inputs[0].const_value is not None and node.inputs[0].dtype is not None and (
+        node.inputs[0].dtype.is_floating_point()
+    )
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    listed = ", ".join(repr(n) for n in known[:8]) + (", ..." if len(known) > 8 else "")
+    return f"unknown {kind} {name!r}; the model has {listed or 'none'}{hint}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
