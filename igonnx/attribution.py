@@ -1,0 +1,134 @@
+"""What an explanation is: attributions, scores, how well they add up, and where the path was sampled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igonnx.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Attribution", "Path"]
+
+
+@dataclass(frozen=True)
+class Path:
+    """The points of one example's path, in order of `alpha`; every field is float64 [points].
+
+    `alpha` runs from 0 (baseline) to 1 (input), `weight` is the quadrature weight (0 where only the score was wanted),
+    `score` what is explained, `slope` its derivative by alpha: the saturation curve and its change.
+    """
+
+    alpha: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    score: NDArray[np.float64]
+    slope: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Attributions of N examples.
+
+    values: array, or {name: array} when several tensors are explained; shape, layout and dtype of the explained tensor.
+    delta: float64 [N], the sum of an example's values minus (score - baseline score): Captum's convergence delta.
+    scores, baseline_scores: float64 [N], the explained output at the input and at the baseline.
+    target: per example the index explained (a tuple, without the batch axis), or None for a mask.
+    path: per example the points at which the gradient was evaluated.
+    steps_used: int64 [N], gradient evaluations that count in the sum (Gauss-Legendre and middle evaluate two more,
+        without weight, for the scores at the ends).
+    error_estimate: float64 [N], estimated relative L2 error of the values, where the method estimates it; else None.
+    method: the method's name and settings, for the record.
+    """
+
+    values: NDArray[Any] | dict[str, NDArray[Any]]
+    delta: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    baseline_scores: NDArray[np.float64]
+    target: list[tuple[int, ...] | None]
+    path: list[Path]
+    steps_used: NDArray[np.int64]
+    error_estimate: NDArray[np.float64] | None = None
+    method: str = "integrated_gradients"
+
+    @property
+    def relative_delta(self) -> NDArray[np.float64]:
+        """The completeness error |delta| / |score - baseline score|, float64 [N]; infinite where nothing changes but delta."""
+        change = np.abs(self.scores - self.baseline_scores)
+        error = np.abs(self.delta)
+        return np.divide(error, change, out=np.where(error > 0, np.inf, 0.0), where=change > 0)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a NumPy .npz archive; the file appears complete or not at all.
+
+        Arrays: `values` (or `values:<name>` per tensor), `delta`, `scores`, `baseline_scores`, `steps_used`, `method`,
+        `target` (int64 [N, axes], absent for masks), `error_estimate` where there is one, and per example i
+        `path_<i>` float64 [4, points]: alpha, weight, score, slope. Raises `InputError` when the path cannot be written.
+        """
+        arrays: dict[str, Any] = {
+            "delta": self.delta,
+            "scores": self.scores,
+            "baseline_scores": self.baseline_scores,
+            "steps_used": self.steps_used,
+            "method": np.array(self.method),
+        }
+        if isinstance(self.values, Mapping):
+            arrays.update({f"values:{name}": array for name, array in self.values.items()})
+        else:
+            arrays["values"] = self.values
+        if all(index is not None for index in self.target):
+            arrays["target"] = np.array(self.target, dtype=np.int64)
+        if self.error_estimate is not None:
+            arrays["error_estimate"] = self.error_estimate
+        for i, points in enumerate(self.path):
+            arrays[f"path_{i}"] = np.stack([points.alpha, points.weight, points.score, points.slope])
+        _write_archive(FilePath(path), arrays)
+
+    def render(self, image: Any, *, index: int = 0, name: str | None = None, **options: Any) -> NDArray[np.uint8]:
+        """The overlay of example `index` on `image`, uint8 [H, W, 3]; `options` as for `igonnx.visual.render`."""
+        from igonnx.visual import render
+
+        return render(self.of(name)[index], np.asarray(image), **options)
+
+    def plot(self, image: Any, *, index: int = 0, name: str | None = None, **options: Any) -> Figure:
+        """A figure of example `index`: input, overlay, contributions; `options` as for `igonnx.visual.plot`."""
+        from igonnx.visual import plot
+
+        return plot(self.of(name)[index], np.asarray(image), **options)
+
+    def of(self, name: str | None = None) -> NDArray[Any]:
+        """The values of one explained tensor; the name may be left out when there is one. Raises `InputError`."""
+        if not isinstance(self.values, Mapping):
+            return self.values
+        if name is None or name not in self.values:
+            raise InputError(f"name is {name!r}; expected one of {', '.join(map(repr, self.values))}")
+        return self.values[name]
+
+
+def _write_archive(path: FilePath, arrays: Mapping[str, Any]) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        FilePath(temporary).chmod(0o666 & ~_umask())
+        FilePath(temporary).replace(path)
+    except OSError as error:
+        FilePath(temporary).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,78 @@
+"""The model itself: predictions, and the values of tensors in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from igonnx.engine.runtime import Providers, RuntimeSession
+from igonnx.errors import ModelError
+from igonnx.model import Model
+
+__all__ = ["Forward"]
+
+
+class Forward:
+    """A session on the model whose outputs are its own and the tensors `also` (names)."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        also: Sequence[str] = (),
+        fixed_rows: int | None = None,
+        providers: Providers = None,
+        threads: int | None = None,
+    ) -> None:
+        copy = model.with_graph(model.clone())
+        graph = copy.ir.graph
+        self.names = [info.name for info in model.outputs]
+        for name in also:
+            if name not in self.names and name not in [info.name for info in model.inputs]:
+                graph.outputs.append(copy.find_tensor(name))
+        self._inputs = {info.name for info in model.inputs}
+        self._fixed_rows = fixed_rows
+        self._session = RuntimeSession(
+            ir.to_proto(copy.ir).SerializeToString(),
+            name=model.name,
+            folder=model.folder,
+            providers=providers,
+            threads=threads,
+        )
+
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], batched: Sequence[str], batch_axes: Mapping[str, int | None]
+    ) -> dict[str, NDArray[Any]]:
+        """All outputs by name for `inputs`, whose entries named in `batched` have the batch axis in front.
+
+        A model that only takes batches of one size is run as often as needed; its outputs are joined along
+        `batch_axes` (axis 0 where nothing else is said).
+        """
+        total = len(inputs[batched[0]]) if batched else 1
+        size = self._fixed_rows
+        if size is None or total == size:
+            return self._session.run(inputs)
+        parts = []
+        for start in range(0, total, size):
+            rows = np.minimum(np.arange(start, start + size), total - 1)
+            feeds = {name: array[rows] if name in batched else array for name, array in inputs.items()}
+            parts.append((self._session.run(feeds), min(size, total - start)))
+        return {name: self._joined(name, parts, batch_axes.get(name, 0)) for name in parts[0][0]}
+
+    def _joined(
+        self, name: str, parts: Sequence[tuple[dict[str, NDArray[Any]], int]], axis: int | None
+    ) -> NDArray[Any]:
+        if axis is None:
+            return np.stack([results[name] for results, _ in parts])
+        arrays = [results[name].take(range(count), axis=axis) for results, count in parts]
+        shapes = {array.shape[:axis] + array.shape[axis + 1 :] for array in arrays}
+        if len(shapes) > 1:
+            raise ModelError(
+                f"output {name!r} has another shape for each example ({', '.join(map(str, sorted(shapes)))}): "
+                "explain them one by one"
+            )
+        return np.concatenate(arrays, axis=axis)

@@ -1,0 +1,161 @@
+"""The engine in C++, running inside the ONNX Runtime that is installed."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from igonnx import _core
+from igonnx.engine.plan import Requests, RowPlan, RowResult
+from igonnx.engine.runtime import Providers, one_line, onnxruntime_module
+from igonnx.errors import EngineError, InputError
+
+__all__ = ["NativeEngine", "attach"]
+
+# Before 1.23 a loaded library could not create an environment of its own.
+OLDEST_RUNTIME = (1, 23)
+
+_attaching = threading.Lock()
+
+
+def attach() -> None:
+    """Hand the engine the ONNX Runtime of this process, once.
+
+    Raises EngineError if none is installed, it is older than 1.23, or it refuses the library.
+    """
+    with _attaching:
+        if not _core.is_attached():
+            _register_library()
+
+
+def _register_library() -> None:
+    """Register the compiled module as a custom-operator library: that shows it the C API."""
+    onnxruntime = onnxruntime_module()
+    version = str(onnxruntime.__version__)
+    if _release(version) < OLDEST_RUNTIME:
+        raise EngineError(
+            f"onnxruntime {version} was found; the native engine needs 1.23 or later: "
+            'upgrade it, or pass engine="reference"'
+        )
+    try:
+        onnxruntime.SessionOptions().register_custom_ops_library(_core.__file__)
+    except _fail_error() as error:
+        raise EngineError(
+            f"onnxruntime {version} refused the native engine: {one_line(error)}"
+        ) from error
+
+
+def _fail_error() -> type[Exception]:
+    """Return what onnxruntime raises if registering a library fails; it has no public name."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    return cast("type[Exception]", Fail)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return (1, 23) for "1.23.2" or "1.23.0.dev20250901"."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+class NativeEngine:
+    """Runs row plans on one explanation graph through `igonnx._core`.
+
+    Several threads may call `run` on one engine at once.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        explained: Sequence[str],
+        batched: Sequence[str] = (),
+        shared: Sequence[str] = (),
+        dtype: DTypeLike = np.float32,
+        fixed_rows: int | None = None,
+        external_data_folder: str | Path | None = None,
+        providers: Providers = None,
+        threads: int | None = None,
+        name: str = "model",
+    ) -> None:
+        """Load an explanation graph.
+
+        `model` is the graph, serialised; `explained`, `batched`, `shared`, `dtype` and `fixed_rows`
+        describe it as `igonnx.explanation_graph.ExplanationGraph` does. `external_data_folder` is
+        where its external initializers lie. `providers` are execution providers by their full
+        names, with options where given, in order of preference; None is the CPU alone. One that
+        the runtime does not have is an error. `threads` is per operator; None is the runtime's
+        choice. `name` stands for the model in error messages. Raises EngineError.
+        """
+        attach()
+        folder = None if external_data_folder is None else str(external_data_folder)
+        self._explained = tuple(explained)
+        self._batched = tuple(batched)
+        self._shared = tuple(shared)
+        self._dtype = np.dtype(dtype)
+        self._fixed_rows = fixed_rows
+        self._session = _core.Session(
+            model=model,
+            external_data_folder=folder,
+            threads=threads or 0,
+            providers=_providers(providers),
+            log_name=name,
+        )
+
+    def run(
+        self,
+        requests: Requests,
+        plan: RowPlan,
+        *,
+        batch_size: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> RowResult:
+        """Run a plan as `igonnx.engine.plan.Engine` says."""
+        fixed = {name: _pick(requests.batched, name, "batched") for name in self._batched}
+        fixed |= {name: _pick(requests.shared, name, "shared") for name in self._shared}
+        gradients, score, slope = self._session.run_plan(
+            explained=self._explained,
+            x=[_pick(requests.x, name, "x") for name in self._explained],
+            baseline=[_pick(requests.baseline, name, "baseline") for name in self._explained],
+            fixed_names=list(fixed),
+            fixed=list(fixed.values()),
+            batched=[name in self._batched for name in fixed],
+            cotangent=requests.cotangent,
+            row=np.ascontiguousarray(plan.row),
+            alpha=np.ascontiguousarray(plan.alpha, dtype=self._dtype),
+            weight=np.ascontiguousarray(plan.weight, dtype=self._dtype),
+            batch_size=self._fixed_rows or batch_size,
+            pad=self._fixed_rows is not None,
+            progress=progress,
+        )
+        return RowResult(dict(zip(self._explained, gradients, strict=True)), score, slope)
+
+
+def _pick(arrays: Mapping[str, Any], name: str, what: str) -> Any:
+    """Return the array of a tensor, or raise InputError."""
+    try:
+        return arrays[name]
+    except KeyError:
+        given = ", ".join(map(repr, arrays)) or "none"
+        raise InputError(f"{what} lacks {name!r}; given: {given}") from None
+
+
+def _providers(providers: Providers) -> list[tuple[str, dict[str, str]]]:
+    """Return names and options as the runtime takes them, or raise EngineError for one it lacks."""
+    onnxruntime = onnxruntime_module()
+    available = onnxruntime.get_available_providers()
+    result = []
+    for provider in providers or ():
+        name, options = (provider, {}) if isinstance(provider, str) else provider
+        if name not in available:
+            raise EngineError(
+                f"onnxruntime {onnxruntime.__version__} has no {name!r}; "
+                f"this build has {', '.join(available)}"
+            )
+        result.append((name, {key: str(value) for key, value in options.items()}))
+    return result

@@ -1,0 +1,108 @@
+"""What an engine is asked to run, and what it gives back.
+
+Letters in shapes: R requests (one input to explain, its baseline and its target each), B rows (one
+gradient evaluation each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igonnx.errors import InputError
+
+__all__ = ["Engine", "Requests", "RowPlan", "RowResult"]
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The arrays of R requests, C-contiguous.
+
+    `x` and `baseline` hold the two ends of the path per explained tensor, [R, ...] each. `batched`
+    are the fixed inputs with the requests axis, [R, ...]; `shared` are those handed to the model as
+    they are. `cotangent` [R, output shape] says what is explained. x, baseline and cotangent have
+    the dtype of the explanation graph, float32 or float64.
+    """
+
+    x: Mapping[str, NDArray[Any]]
+    baseline: Mapping[str, NDArray[Any]]
+    batched: Mapping[str, NDArray[Any]]
+    shared: Mapping[str, NDArray[Any]]
+    cotangent: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """B rows: the gradient of request `row[b]` at `alpha[b]` on its path, summed with `weight[b]`.
+
+    `row` is int64 [B], in non-decreasing order; `alpha` and `weight` are float64 [B]. Anything else
+    raises InputError.
+    """
+
+    row: NDArray[np.int64]
+    alpha: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Check dtypes, shapes and order."""
+        for name, array, dtype in (
+            ("row", self.row, np.int64),
+            ("alpha", self.alpha, np.float64),
+            ("weight", self.weight, np.float64),
+        ):
+            if array.dtype != dtype:
+                expected = np.dtype(dtype).name
+                raise InputError(f"{name} has dtype {array.dtype}; expected {expected}")
+            if array.shape != (self.row.size,):
+                raise InputError(
+                    f"{name} has shape {list(array.shape)}; expected [{self.row.size}], one per row"
+                )
+        if self.row.size and self.row[0] < 0:
+            raise InputError(f"row[0] is {self.row[0]}; expected the index of a request, from 0 on")
+        descents = np.flatnonzero(np.diff(self.row) < 0)
+        if descents.size:
+            at = int(descents[0]) + 1
+            raise InputError(
+                f"row[{at}] is {self.row[at]} after {self.row[at - 1]}; "
+                "expected rows in the order of their requests"
+            )
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What a plan computed: all float64.
+
+    `weighted_gradient` [R, ...] per explained tensor is the weighted sum of gradients over the rows
+    of each request; `score` [B] is the explained output at each row and `slope` [B] its derivative
+    along the path there.
+    """
+
+    weighted_gradient: dict[str, NDArray[np.float64]]
+    score: NDArray[np.float64]
+    slope: NDArray[np.float64]
+
+
+class Engine(Protocol):
+    """Runs plans on one explanation graph."""
+
+    def run(
+        self,
+        requests: Requests,
+        plan: RowPlan,
+        *,
+        batch_size: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> RowResult:
+        """Run `plan`, `batch_size` rows at a time.
+
+        `progress(rows done, all rows)` is called after each chunk; an exception it raises stops
+        the run and is passed on. The result depends on `batch_size` only by rounding. A graph that
+        takes only batches of one size gets batches of that size whatever `batch_size` is. Raises
+        InputError where the arrays do not fit the graph or each other, EngineError where the
+        runtime fails.
+        """
+        ...  # pragma: no cover

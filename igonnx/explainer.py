@@ -1,0 +1,228 @@
+"""`Explainer`: a model and what to explain of it; methods give attributions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igonnx.attribution import Attribution
+from igonnx.engine.plan import Requests
+from igonnx.engine.runtime import Providers
+from igonnx.errors import InputError
+from igonnx.inputs import Arrays, Baseline, batched_inputs, checked_baseline, checked_inputs
+from igonnx.methods.adaptive import adaptive_mesh
+from igonnx.methods.path_integral import Integral, Progress, fixed_rule
+from igonnx.model import Model, ModelSource
+from igonnx.preparation import ENGINES, Prepared, Settings, prepare
+from igonnx.row_gradient import Apply, normalised_apply
+from igonnx.targets import Target, TargetIndex, resolve
+
+__all__ = ["Explainer"]
+
+
+class Explainer:
+    """Explains one output of an ONNX model by some of its tensors.
+
+    Args:
+        model: path, bytes or `onnx.ModelProto`.
+        output: name of the explained output; default: the first floating one.
+        wrt: names of graph inputs or floating intermediate tensors to attribute to; default: every floating input, or
+            for a model fed with integers its embedding.
+        apply: None, "softmax", "log_softmax" or "sigmoid", applied to the output before the target is picked; softmax
+            runs over axis 1 of outputs with four or more axes, else over the last; ("softmax", axis) says otherwise.
+        providers: ONNX Runtime execution providers, as onnxruntime takes them; default: the CPU.
+        engine: "native" (C++) or "reference" (NumPy around one session; slower, for checking).
+        batch_size: rows (gradients) computed at once; default: chosen from the size of the input.
+        threads: threads per operator; default: ONNX Runtime's choice, one per physical core.
+
+    Raises:
+        ModelError: the model cannot be read, or no differentiable path leads to the output.
+        InputError: an unknown name or value among the arguments.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource,
+        *,
+        output: str | None = None,
+        wrt: Sequence[str] | str | None = None,
+        apply: Apply = None,
+        providers: Providers = None,
+        engine: str = "native",
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if engine not in ENGINES:
+            raise InputError(f"engine is {engine!r}; expected {' or '.join(map(repr, ENGINES))}")
+        for name, number in (("batch_size", batch_size), ("threads", threads)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise InputError(f"{name} is {number!r}; expected a whole number of at least 1, or None")
+        self.model = Model.load(model)
+        target = self.model.find_output(output)
+        tensors = self.model.find_wrt(wrt, target)
+        if target.shape is not None:
+            normalised_apply(apply, len(target.shape))
+        self._settings = Settings(
+            target.name or "", tuple(value.name or "" for value in tensors), apply, engine, providers, threads
+        )
+        self._batch_size = batch_size
+        self._prepared: dict[tuple[str, ...], Prepared] = {}
+
+    @property
+    def output(self) -> str:
+        """Name of the explained output."""
+        return self._settings.output
+
+    @property
+    def wrt(self) -> tuple[str, ...]:
+        """Names of the tensors that attributions are given for."""
+        return self._settings.wrt
+
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """The model's outputs by name, for `inputs` (one array, or {name: array}) with the batch axis."""
+        arrays = checked_inputs(self.model, inputs)
+        prepared = self._prepare(arrays)
+        results = self._forward(prepared, arrays)
+        return {info.name: results[info.name] for info in self.model.outputs}
+
+    def integrated_gradients(
+        self,
+        inputs: Arrays,
+        *,
+        baseline: Baseline = None,
+        target: Target = None,
+        steps: int = 50,
+        rule: str = "gauss_legendre",
+        tolerance: float | None = None,
+        max_steps: int = 1000,
+        progress: Progress = None,
+    ) -> Attribution:
+        """Integrated Gradients (Sundararajan, Taly and Yan, 2017, arXiv:1703.01365).
+
+        Args:
+            inputs: array [N, ...] (a model with one input) or {name: array}.
+            baseline: where the path starts, per explained tensor: None for zeros, a number that fills it, an array that
+                broadcasts to its shape, or {name: one of these}.
+            target: what is explained. None: the largest element of each example's output (after `apply`); an int or
+                tuple: an index into the output without its batch axis; a list: one of these per example; an array of
+                the output's shape: a mask or any weights.
+            steps: number of steps of the rule. 50 is the custom, and often too few: see `Attribution.delta`.
+            rule: "gauss_legendre", "trapezoid", "middle", "left" or "right".
+            tolerance: refine adaptively instead, until the relative completeness error and the estimated relative L2
+                error of the attribution are both at most this; `steps` and `rule` are then not used.
+            max_steps: gradient evaluations per example that `tolerance` may spend; what it then did not reach is said in
+                a `ToleranceWarning`.
+            progress: called with (gradients done, gradients in all) from time to time; an exception in it stops the work.
+
+        Raises:
+            InputError: inputs, baseline, target or settings that do not fit; the message says what was expected.
+            EngineError: the runtime failed, or a gradient on the path is not finite.
+        """
+        arrays = checked_inputs(self.model, inputs)
+        prepared = self._prepare(arrays)
+        requests, indices = self._requests(prepared, arrays, baseline, target)
+        batch_size = self._batch_size or default_batch_size(requests)
+        if tolerance is None:
+            integral = fixed_rule(
+                prepared.engine, requests, rule=rule, steps=steps, batch_size=batch_size, progress=progress
+            )
+            method = f"integrated_gradients rule={rule} steps={steps}"
+        else:
+            integral = adaptive_mesh(
+                prepared.engine,
+                requests,
+                tolerance=tolerance,
+                max_steps=max_steps,
+                batch_size=batch_size,
+                progress=progress,
+            )
+            method = f"integrated_gradients tolerance={tolerance} max_steps={max_steps}"
+        return self._attribution(integral, indices, method)
+
+    # -- from arrays to requests and back ----------------------------------------------------
+
+    def _prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Prepared:
+        """Sessions for inputs like these; made on the first call."""
+        batched = batched_inputs(self.model, arrays, self.wrt)
+        key = tuple(batched)
+        if key not in self._prepared:
+            self._prepared[key] = prepare(self.model, self._settings, arrays, batched)
+        return self._prepared[key]
+
+    def _forward(self, prepared: Prepared, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        axes = {self.output: prepared.batch_axis}
+        return prepared.forward.run(arrays, prepared.batched, axes)
+
+    def _requests(
+        self,
+        prepared: Prepared,
+        arrays: Mapping[str, NDArray[Any]],
+        baseline: Baseline,
+        target: Target,
+    ) -> tuple[Requests, list[TargetIndex | None]]:
+        results = self._forward(prepared, arrays)
+        x = {
+            name: np.ascontiguousarray(arrays.get(name, results.get(name)), dtype=prepared.dtype)
+            for name in self.wrt
+        }
+        cotangent, indices = resolve(target, self._explained_output(prepared, results), prepared.dtype)
+        fixed = {f"fixed:{name}": array for name, array in arrays.items()}
+        requests = Requests(
+            x=x,
+            baseline=checked_baseline(baseline, x, prepared.dtype),
+            batched={name: fixed[name] for name in prepared.graph_batched},
+            shared={name: fixed[name] for name in prepared.graph_shared},
+            cotangent=cotangent,
+        )
+        return requests, indices
+
+    def _explained_output(self, prepared: Prepared, results: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The explained output with its batch axis in front, after `apply`."""
+        output = results[self.output]
+        chosen = normalised_apply(self._settings.apply, output.ndim - (prepared.batch_axis is None))
+        if prepared.batch_axis is None:
+            applied = output if output.ndim and len(output) == 1 else output[None]
+            return applied
+        if chosen is not None:
+            output = _applied(output, *chosen)
+        return np.moveaxis(output, prepared.batch_axis, 0)
+
+    def _attribution(
+        self, integral: Integral, indices: list[TargetIndex | None], method: str
+    ) -> Attribution:
+        dtypes = {name: self.model.find_tensor(name).dtype for name in self.wrt}
+        total = sum(a.reshape(len(a), -1).sum(axis=1) for a in integral.attribution.values())
+        values = {
+            name: array.astype(dtype.numpy() if (dtype := dtypes[name]) is not None else np.float32)
+            for name, array in integral.attribution.items()
+        }
+        return Attribution(
+            values=values if len(values) > 1 else values[self.wrt[0]],
+            delta=np.asarray(total - (integral.scores - integral.baseline_scores)),
+            scores=integral.scores,
+            baseline_scores=integral.baseline_scores,
+            target=indices,
+            path=integral.paths,
+            steps_used=integral.steps_used,
+            error_estimate=integral.error_estimate,
+            method=method,
+        )
+
+
+def _applied(output: NDArray[Any], operator: str, axis: int) -> NDArray[Any]:
+    """`output` after one of the functions of `apply`, in float64: only to find the largest element."""
+    from scipy import special
+
+    functions = {"Softmax": special.softmax, "LogSoftmax": special.log_softmax}
+    if operator in functions:
+        return np.asarray(functions[operator](output.astype(np.float64), axis=axis))
+    return np.asarray(special.expit(output.astype(np.float64)))
+
+
+def default_batch_size(requests: Requests) -> int:
+    """Rows per run: 8 of an image of 224 by 224, more of smaller inputs, fewer of larger ones; 1 to 64."""
+    per_row = sum(array[0].nbytes for array in requests.x.values())
+    return int(min(max(8 * 600_000 // max(per_row, 1), 1), 64))

@@ -1,0 +1,1 @@
+"""Attribution methods: each turns requests into a row plan, one file per family."""

@@ -1,0 +1,107 @@
+"""The integral of the gradient along the straight path, by a fixed rule or by an adaptive mesh.
+
+Integrated Gradients (Sundararajan, Taly and Yan, 2017, arXiv:1703.01365) is (x - baseline) times that integral.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igonnx.attribution import Path
+from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
+from igonnx.errors import EngineError
+from igonnx.quadrature import nodes_and_weights
+
+__all__ = ["Integral", "Progress", "fixed_rule", "run_rows"]
+
+Progress: TypeAlias = "Callable[[int, int], None] | None"
+Array: TypeAlias = "NDArray[np.float64]"
+
+
+@dataclass(frozen=True)
+class Integral:
+    """What integration gives, for R requests."""
+
+    attribution: dict[str, Array]  # [R, ...] per explained tensor: (x - baseline) times the mean gradient
+    paths: list[Path]
+    scores: Array  # [R], at x
+    baseline_scores: Array  # [R]
+    steps_used: NDArray[np.int64]  # [R], gradient evaluations that count in the sum
+    error_estimate: Array | None = None  # [R], estimated relative L2 error of the attribution
+    completeness_error: Array | None = None  # [R], relative
+
+
+def fixed_rule(
+    engine: Engine, requests: Requests, *, rule: str, steps: int, batch_size: int, progress: Progress = None
+) -> Integral:
+    """Integrate by `rule` with `steps` steps; two further rows of no weight give the scores at the path's ends."""
+    alpha, weight = nodes_and_weights(rule, steps)
+    nodes = np.concatenate([alpha, [end for end in (0.0, 1.0) if end not in alpha]])
+    weights = np.concatenate([weight, np.zeros(len(nodes) - len(alpha))])
+    order = np.argsort(nodes)
+    nodes, weights = nodes[order], weights[order]
+    count = len(requests.cotangent)
+    plan = RowPlan(np.repeat(np.arange(count), len(nodes)), np.tile(nodes, count), np.tile(weights, count))
+    result = run_rows(engine, requests, plan, batch_size=batch_size, progress=progress)
+    score, slope = (array.reshape(count, -1) for array in (result.score, result.slope))
+    return Integral(
+        attribution={name: times_path(total, requests, name) for name, total in result.weighted_gradient.items()},
+        paths=[Path(nodes, weights, score[r], slope[r]) for r in range(count)],
+        scores=score[:, -1],
+        baseline_scores=score[:, 0],
+        steps_used=np.full(count, len(alpha)),
+    )
+
+
+def run_rows(
+    engine: Engine, requests: Requests, plan: RowPlan, *, batch_size: int, progress: Progress = None
+) -> RowResult:
+    """Run a plan and refuse gradients that are not finite: `EngineError` names the first such request and alpha."""
+    result = engine.run(requests, plan, batch_size=batch_size, progress=progress)
+    bad = np.flatnonzero(~(np.isfinite(result.slope) & np.isfinite(result.score)))
+    if bad.size:
+        first = int(bad[0])
+        what = "the score" if not np.isfinite(result.score[first]) else "the gradient"
+        raise EngineError(
+            f"{what} is not finite at alpha = {plan.alpha[first]:.6g} on the path of example {plan.row[first]} "
+            f"({bad.size} of {len(plan.row)} points): try another baseline, or wrt= a tensor behind the singularity"
+        )
+    return result
+
+
+def times_path(gradient: NDArray[Any], requests: Requests, name: str) -> Array:
+    """`gradient` [R, ...] times x - baseline, in float64."""
+    path = requests.x[name].astype(np.float64) - requests.baseline[name]
+    return gradient * path
+
+
+def one_request(requests: Requests, index: int) -> Requests:
+    """The requests object that holds only request `index`."""
+    rows = slice(index, index + 1)
+    return replace(
+        requests,
+        x={name: array[rows] for name, array in requests.x.items()},
+        baseline={name: array[rows] for name, array in requests.baseline.items()},
+        batched={name: array[rows] for name, array in requests.batched.items()},
+        cotangent=requests.cotangent[rows],
+    )
+
+
+def repeated(requests: Requests, count: int) -> Requests:
+    """A single request `count` times over, so that each row's gradient comes out on its own."""
+
+    def copies(array: NDArray[Any]) -> NDArray[Any]:
+        return np.repeat(array, count, axis=0)
+
+    return replace(
+        requests,
+        x={name: copies(array) for name, array in requests.x.items()},
+        baseline={name: copies(array) for name, array in requests.baseline.items()},
+        batched={name: copies(array) for name, array in requests.batched.items()},
+        cotangent=copies(requests.cotangent),
+    )

@@ -1,0 +1,159 @@
+"""Everything that is made once per model and kind of call: sessions, graphs, and where the batch axis is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from igonnx.engine.forward import Forward
+from igonnx.engine.plan import Engine
+from igonnx.engine.runtime import Providers, RuntimeSession
+from igonnx.errors import InputError, ModelError
+from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
+from igonnx.model import Model
+from igonnx.rebatching import fixed_batch, rebatched
+from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
+
+__all__ = ["ENGINES", "Prepared", "Settings", "prepare", "serialized"]
+
+ENGINES = ("native", "reference")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an explainer was made with."""
+
+    output: str
+    wrt: tuple[str, ...]
+    apply: Apply
+    engine: str
+    providers: Providers
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to run: its forward session, its engine, and how their arrays are laid out."""
+
+    forward: Forward
+    engine: Engine
+    batched: tuple[str, ...]  # model inputs that have the batch axis
+    graph_batched: tuple[str, ...]  # those among the engine's fixed inputs, as the engine calls them
+    graph_shared: tuple[str, ...]
+    dtype: np.dtype[Any]
+    batch_axis: int | None  # of the explained output
+    fixed_rows: int | None
+
+
+def prepare(
+    model: Model, settings: Settings, arrays: Mapping[str, NDArray[Any]], batched: Sequence[str]
+) -> Prepared:
+    """Build sessions for inputs like `arrays`, of which `batched` have the batch axis."""
+    free = rebatched(model, arrays, batched)
+    fixed_rows = fixed_batch(model, batched) if free is None else None
+    model = model if free is None else free
+    forward = Forward(
+        model, also=settings.wrt, fixed_rows=fixed_rows, providers=settings.providers, threads=settings.threads
+    )
+    axis = _batch_axis(model, settings, forward, arrays, batched, fixed_rows)
+    if axis is None:
+        fixed_rows = 1
+    rows = build_row_gradient(
+        model,
+        output=settings.output,
+        wrt=settings.wrt,
+        apply=settings.apply,
+        batch_axis=axis,
+        fixed_rows=fixed_rows,
+        native=settings.engine == "native",
+    )
+    batched_fixed = tuple(f"fixed:{name}" for name in rows.fixed if name in batched)
+    shared_fixed = tuple(f"fixed:{name}" for name in rows.fixed if name not in batched)
+    make = _native if settings.engine == "native" else _reference
+    engine = make(model, settings, rows, batched)
+    return Prepared(
+        forward, engine, tuple(batched), batched_fixed, shared_fixed, rows.dtype, axis, fixed_rows
+    )
+
+
+def _batch_axis(
+    model: Model,
+    settings: Settings,
+    forward: Forward,
+    arrays: Mapping[str, NDArray[Any]],
+    batched: Sequence[str],
+    fixed_rows: int | None,
+) -> int | None:
+    """The axis of the explained output that counts examples: by its symbol, else by running twice as many."""
+    output = model.find_output(settings.output)
+    inputs = [value for value in model.input_values if value.name in batched]
+    axis = batch_axis_of(output, inputs)
+    symbols = {info.shape[0] for info in model.inputs if info.name in batched}
+    declared = () if output.shape is None else [info for info in model.outputs if info.name == output.name][0].shape
+    if axis is not None and declared and declared[axis] in symbols and declared[axis] is not None:
+        return axis
+    if fixed_rows is not None:
+        return axis
+    once = forward.run(arrays, batched, {})[settings.output].shape
+    doubled = {n: np.concatenate([a, a]) if n in batched else a for n, a in arrays.items()}
+    twice = forward.run(doubled, batched, {})[settings.output].shape
+    if len(once) != len(twice):
+        raise ModelError(f"output {settings.output!r} changes its number of axes with the batch size")
+    changed = [i for i, (a, b) in enumerate(zip(once, twice, strict=True)) if b == 2 * a and a != b]
+    return changed[0] if changed else None
+
+
+def serialized(model: ir.Model, name: str) -> bytes:
+    """The graph as bytes; a `ModelError` where it passes protobuf's limit of 2 GB."""
+    try:
+        return ir.to_proto(model).SerializeToString()
+    except ValueError as error:
+        raise ModelError(
+            f"{name}: its graph is over 2 GB with the weights inside: save the model with external data first"
+        ) from error
+
+
+def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequence[str]) -> Engine:
+    from igonnx.engine.native import NativeEngine
+
+    graph: ExplanationGraph = build_explanation_graph(rows, batched)
+    return NativeEngine(
+        serialized(graph.model, model.name),
+        explained=graph.explained,
+        batched=graph.batched,
+        shared=graph.shared,
+        dtype=graph.dtype,
+        fixed_rows=graph.fixed_rows,
+        external_data_folder=model.folder,
+        providers=settings.providers,
+        threads=settings.threads,
+        name=model.name,
+    )
+
+
+def _reference(model: Model, settings: Settings, rows: RowGradient, batched: Sequence[str]) -> Engine:  # noqa: ARG001
+    from igonnx.engine.reference import ReferenceEngine
+
+    graph = rows.model.graph
+    dtypes = {value.name: value.dtype for value in graph.inputs}
+    session = RuntimeSession(
+        serialized(rows.model, model.name),
+        name=model.name,
+        folder=model.folder,
+        providers=settings.providers,
+        threads=settings.threads,
+    )
+    needed = [dtypes[f"z:{name}"] for name in rows.explained]
+    if any(dtype is None for dtype in needed):
+        raise InputError(f"the dtype of {rows.explained} is unknown")
+    return ReferenceEngine(
+        session,
+        explained=rows.explained,
+        dtypes=[dtype.numpy() for dtype in needed if dtype is not None],
+        fixed_rows=rows.fixed_rows,
+    )

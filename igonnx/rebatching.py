@@ -1,0 +1,113 @@
+"""Freeing a model from a fixed batch size, so that many rows go through it at once.
+
+Many exports fix the batch axis at 1. Often nothing but the declared shapes and the leading entries of Reshape targets
+hold it there. Those are made symbolic, and the result is believed only after it gave, on rows of a real input, what
+the original gives on each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from igonnx.engine.forward import Forward
+from igonnx.errors import EngineError
+from igonnx.model import Model, infer_shapes
+
+__all__ = ["fixed_batch", "rebatched"]
+
+BATCH = "batch"
+
+
+def fixed_batch(model: Model, names: Sequence[str]) -> int | None:
+    """The batch size that the inputs `names` are fixed at, or None when it is free."""
+    sizes = [info.shape[0] for info in model.inputs if info.name in names and info.shape]
+    return next((size for size in sizes if isinstance(size, int)), None)
+
+
+def rebatched(model: Model, sample: Mapping[str, NDArray[Any]], batched: Sequence[str]) -> Model | None:
+    """`model` with a symbolic batch axis, checked on rows of `sample`; None where that does not work.
+
+    `batched` names the inputs that have the batch axis; `sample` holds at least one example.
+    """
+    size = fixed_batch(model, batched)
+    if size is None:
+        return model
+    candidate = _freed(model, size, batched)
+    rows = _two_rows(sample, batched, size)
+    try:
+        together = Forward(candidate).run(rows, batched, {})
+        apart = Forward(model, fixed_rows=size).run(rows, batched, {})
+    except EngineError:
+        # The runtime refuses other batch sizes somewhere inside: the caller goes row by row.
+        return None
+    same = all(_close(together[name], apart[name]) for name in apart)
+    return candidate if same else None
+
+
+def _freed(model: Model, size: int, batched: Sequence[str]) -> Model:
+    copy = model.with_graph(model.clone())
+    graph = copy.ir.graph
+    inputs = [value for value in graph.inputs if value.name in batched]
+    reshapes = [(node, _free_target(node, size)) for node in graph if node.op_type == "Reshape"]
+    for value in inputs:
+        value.shape = ir.Shape([BATCH, *list(cast("ir.Shape", value.shape))[1:]])
+    for node, target in reshapes:
+        if target is not None:
+            node.replace_input_with(1, _constant(graph, f"{node.name}_rebatched", target))
+    for node in graph:
+        for value in node.outputs:
+            value.shape = None
+    infer_shapes(copy.ir)
+    return copy
+
+
+def _free_target(node: ir.Node, size: int) -> list[int] | None:
+    """The constant target shape of a Reshape with its leading batch size freed, or None to leave it."""
+    data, shape = node.inputs[0], node.inputs[1]
+    if data is None or shape is None or shape.const_value is None or node.outputs[0].shape is None:
+        return None
+    target = [int(dim) for dim in shape.const_value.numpy().reshape(-1)]
+    if not target or target[0] != size:
+        return None
+    if -1 not in target:
+        return [-1, *target[1:]]
+    leading = data.shape[0] if data.shape is not None and len(data.shape) else None
+    return [0, *target[1:]] if leading == size else None
+
+
+def _constant(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
+    tensor = ir.tensor(np.array(values, dtype=np.int64), name=name)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape([len(values)]),
+        type=ir.TensorType(ir.DataType.INT64),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _two_rows(
+    sample: Mapping[str, NDArray[Any]], batched: Sequence[str], size: int
+) -> dict[str, NDArray[Any]]:
+    """Twice `size` rows made from the first example: itself, and versions of it shifted along its last axis."""
+    rows = dict(sample)
+    for name in batched:
+        first = sample[name][:1]
+        shifted = [np.roll(first, i, axis=-1) if first.ndim > 1 else first for i in range(2 * size)]
+        rows[name] = np.concatenate(shifted)
+    return rows
+
+
+def _close(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    if a.shape != b.shape:
+        return False
+    if not np.issubdtype(b.dtype, np.floating):
+        return bool(np.array_equal(a, b))
+    scale = float(np.nanmax(np.abs(b), initial=0.0))
+    return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
