@@ -1,0 +1,219 @@
+// The face that Python sees: igonnx._core.
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "engine.hpp"
+#include "errors.hpp"
+
+namespace py = pybind11;
+
+namespace igonnx {
+
+namespace {
+
+using Arrays = std::vector<py::array>;
+using Doubles = py::array_t<double>;
+using ProviderList = std::vector<std::pair<std::string, std::map<std::string, std::string>>>;
+
+abi::ElementType element_type(const py::array& array, const std::string& label) {
+  const py::dtype dtype = array.dtype();
+  const char kind = dtype.kind();
+  const auto size = dtype.itemsize();
+  const auto matches = [&](char expected_kind, abi::ElementType type) {
+    return kind == expected_kind && size == size_of(type);
+  };
+  using enum abi::ElementType;
+  if (dtype.byteorder() == '=' || dtype.byteorder() == '|') {
+    if (matches('b', boolean)) return boolean;
+    for (abi::ElementType type : {float16, float32, float64}) {
+      if (matches('f', type)) return type;
+    }
+    for (abi::ElementType type : {int8, int16, int32, int64}) {
+      if (matches('i', type)) return type;
+    }
+    for (abi::ElementType type : {uint8, uint16, uint32, uint64}) {
+      if (matches('u', type)) return type;
+    }
+  }
+  throw InputError(label + " has dtype " + std::string(py::str(dtype)) +
+                   "; expected bool, an integer, float16, float32 or float64 in native byte order");
+}
+
+ArrayView view(const py::array& array, const std::string& label) {
+  if ((array.flags() & py::array::c_style) == 0) {
+    throw InputError(label + " is not C-contiguous; pass numpy.ascontiguousarray of it");
+  }
+  return {array.data(), element_type(array, label),
+          std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim())};
+}
+
+void require_count(std::size_t given, const std::string& what, std::size_t expected,
+                   const std::string& of_what) {
+  if (given != expected) {
+    throw InputError(std::to_string(given) + " " + what + " were given for " +
+                     std::to_string(expected) + " " + of_what);
+  }
+}
+
+Plan make_plan(const std::vector<std::string>& explained, const Arrays& x, const Arrays& baseline,
+               const std::vector<std::string>& fixed_names, const Arrays& fixed,
+               const std::vector<bool>& batched) {
+  require_count(x.size(), "arrays x", explained.size(), "explained tensors");
+  require_count(baseline.size(), "baselines", explained.size(), "explained tensors");
+  require_count(fixed.size(), "arrays", fixed_names.size(), "fixed inputs");
+  require_count(batched.size(), "flags `batched`", fixed_names.size(), "fixed inputs");
+  Plan plan;
+  for (std::size_t i = 0; i < explained.size(); ++i) {
+    const std::string of_name = " of '" + explained[i] + "'";
+    plan.explained.push_back(
+        {explained[i], view(x[i], "x" + of_name), view(baseline[i], "baseline" + of_name)});
+  }
+  for (std::size_t i = 0; i < fixed.size(); ++i) {
+    plan.fixed.push_back(
+        {fixed_names[i], view(fixed[i], "fixed input '" + fixed_names[i] + "'"), batched[i]});
+  }
+  return plan;
+}
+
+Doubles zeros(const std::vector<std::int64_t>& shape) {
+  Doubles array(shape);
+  std::fill_n(array.mutable_data(), array.size(), 0.0);
+  return array;
+}
+
+std::unique_ptr<Session> make_session(const py::bytes& model,
+                                      std::optional<std::string> external_data_folder, int threads,
+                                      const ProviderList& providers, std::string log_name) {
+  SessionConfig config;
+  config.model = std::string_view(model);
+  config.external_data_folder = std::move(external_data_folder);
+  config.threads = threads;
+  config.log_name = std::move(log_name);
+  for (const auto& [name, options] : providers) {
+    config.providers.push_back({name, {options.begin(), options.end()}});
+  }
+  const py::gil_scoped_release released;
+  return std::make_unique<Session>(config);
+}
+
+using PlanResults = std::tuple<std::vector<Doubles>, Doubles, Doubles>;
+using PythonProgress = std::optional<std::function<void(std::int64_t, std::int64_t)>>;
+
+// Called without the GIL, between chunks.
+void report_progress(const PythonProgress& progress, std::int64_t done, std::int64_t total) {
+  std::optional<py::gil_scoped_acquire> acquired;
+  try {
+    acquired.emplace();
+  } catch (...) {
+    // The interpreter is ending and unwinds a daemon thread that asks for the GIL. Destructors
+    // further up would ask again, and the process abort; so the thread waits here for the process
+    // to end.
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // Ctrl-C
+  if (progress) (*progress)(done, total);
+}
+
+PlanResults run_plan(const Session& session, const std::vector<std::string>& explained,
+                     const Arrays& x, const Arrays& baseline,
+                     const std::vector<std::string>& fixed_names, const Arrays& fixed,
+                     const std::vector<bool>& batched, const py::array& cotangent,
+                     const py::array& row, const py::array& alpha, const py::array& weight,
+                     std::int64_t batch_size, bool pad, const PythonProgress& progress) {
+  Plan plan = make_plan(explained, x, baseline, fixed_names, fixed, batched);
+  plan.cotangent = view(cotangent, "cotangent");
+  plan.row = view(row, "row");
+  plan.alpha = view(alpha, "alpha");
+  plan.weight = view(weight, "weight");
+  plan.batch_size = batch_size;
+  plan.pad = pad;
+  session.check(plan);
+
+  std::vector<Doubles> gradients;
+  Doubles score = zeros(plan.row.shape);
+  Doubles slope = zeros(plan.row.shape);
+  Results results{{}, score.mutable_data(), slope.mutable_data()};
+  for (const ExplainedInput& input : plan.explained) {
+    gradients.push_back(zeros(input.x.shape));
+    results.weighted_gradient.push_back(gradients.back().mutable_data());
+  }
+  const auto between_chunks = [&progress](std::int64_t done, std::int64_t total) {
+    report_progress(progress, done, total);
+  };
+  {
+    const py::gil_scoped_release released;
+    session.run_plan(plan, results, between_chunks);
+  }
+  return {std::move(gradients), std::move(score), std::move(slope)};
+}
+
+std::string runtime_version() {
+  const Runtime* runtime = Runtime::attached();
+  if (runtime == nullptr) throw EngineError("no onnxruntime is attached");
+  return runtime->version();
+}
+
+// Raises igonnx.errors.<name>. Messages carry names and paths, which need not be UTF-8.
+void raise(const char* name, const char* message) {
+  const auto type = py::module_::import("igonnx.errors").attr(name);
+  const auto text = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(message, static_cast<py::ssize_t>(std::strlen(message)), "replace"));
+  PyErr_SetObject(type.ptr(), text.ptr());
+}
+
+void translate(std::exception_ptr thrown) {
+  try {
+    if (thrown) std::rethrow_exception(thrown);
+  } catch (const InputError& error) {
+    raise("InputError", error.what());
+  } catch (const EngineError& error) {
+    raise("EngineError", error.what());
+  } catch (const ort::StatusError& error) {
+    raise("EngineError", error.what());
+  }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The native engine, on the ONNX Runtime that this process uses already.";
+  py::register_local_exception_translator(translate);
+
+  module.def(
+      "is_attached", [] { return Runtime::attached() != nullptr; },
+      "Whether an ONNX Runtime has registered this library.");
+  module.def("runtime_version", runtime_version,
+             "The version of the attached ONNX Runtime; EngineError if there is none.");
+
+  py::class_<Session>(module, "Session", "An explanation graph, loaded. Safe to share by threads.")
+      .def(py::init(&make_session), py::arg("model"), py::arg("external_data_folder"),
+           py::arg("threads"), py::arg("providers"), py::arg("log_name"),
+           "Load a serialised graph; `threads` 0 leaves their number to the runtime.")
+      .def_property_readonly("input_names", &Session::input_names)
+      .def_property_readonly("output_names", &Session::output_names)
+      .def("run_plan", run_plan, py::arg("explained"), py::arg("x"), py::arg("baseline"),
+           py::arg("fixed_names"), py::arg("fixed"), py::arg("batched"), py::arg("cotangent"),
+           py::arg("row"), py::arg("alpha"), py::arg("weight"), py::arg("batch_size"),
+           py::arg("pad"), py::arg("progress"),
+           "Return the weighted gradient per explained tensor [R, ...], the scores [B] and the "
+           "slopes [B].");
+}
+
+}  // namespace igonnx

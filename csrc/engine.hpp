@@ -1,0 +1,73 @@
+// The native engine: runs a plan on an explanation graph, chunk by chunk.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "plan.hpp"
+#include "runtime.hpp"
+
+namespace igonnx {
+
+/// An execution provider by its full name ("CUDAExecutionProvider"), with its options.
+struct Provider {
+  std::string name;
+  std::vector<std::pair<std::string, std::string>> options;
+};
+
+struct SessionConfig {
+  std::string_view model;                           // the explanation graph, serialised
+  std::optional<std::string> external_data_folder;  // where its external initializers lie
+  int threads = 0;                                  // per operator; 0: the runtime's choice
+  std::vector<Provider> providers;  // in order of preference; the CPU comes last anyhow
+  std::string log_name;             // the model, in error messages
+};
+
+/// Called after each chunk with the rows done and all rows; may throw to stop the run.
+using Progress = std::function<void(std::int64_t done, std::int64_t total)>;
+
+/// An explanation graph loaded in the attached runtime. Its graph inputs are `x:<name>` and
+/// `baseline:<name>` per explained tensor, the fixed inputs, `row`, `alpha`, `weight` and
+/// `cotangent`; its outputs `weighted_gradient:<name>`, `score` and `slope`. Any number of threads
+/// may use one session at once.
+class Session {
+ public:
+  /// Throws EngineError if no suitable runtime is attached or the runtime refuses the model.
+  explicit Session(const SessionConfig& config);
+
+  std::vector<std::string> input_names() const { return names(inputs_); }
+  std::vector<std::string> output_names() const { return names(outputs_); }
+
+  /// Throws InputError unless the plan is sound and its arrays are what the graph takes and gives.
+  void check(const Plan& plan) const;
+
+  /// Runs a plan that check() has accepted. Rows are taken batch_size at a time, in order. A chunk
+  /// gets the slices of the requests its rows touch, and its gradients are added in double
+  /// precision, so the result depends on batch_size only by rounding. Throws EngineError if the
+  /// runtime fails.
+  void run_plan(const Plan& plan, const Results& results, const Progress& progress) const;
+
+ private:
+  struct Port {
+    std::string name;
+    abi::ElementType type;
+  };
+
+  static std::vector<std::string> names(const std::vector<Port>& ports);
+  ort::Session create(const SessionConfig& config) const;
+  Port port(std::size_t index, bool is_input) const;
+  abi::ElementType type_of_output(const std::string& name) const;
+
+  const Runtime& runtime_;
+  std::string log_name_;
+  ort::Session session_;
+  std::vector<Port> inputs_;
+  std::vector<Port> outputs_;
+};
+
+}  // namespace igonnx

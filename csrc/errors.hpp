@@ -1,0 +1,18 @@
+// The exceptions of the engine; bindings.cpp turns them into those of igonnx/errors.py.
+#pragma once
+
+#include <stdexcept>
+
+namespace igonnx {
+
+/// The runtime failed. One line that names the model and, while a plan runs, its rows.
+class EngineError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// An argument has the wrong dtype, shape or value. One line: what was given and what was expected.
+class InputError : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+}  // namespace igonnx
