@@ -18,6 +18,7 @@ from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
 from igonnx.model import Model
 from igonnx.rebatching import fixed_batch, rebatched
 from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
+from igonnx.simplification import simplified
 
 __all__ = ["ENGINES", "Prepared", "Settings", "prepare", "serialized"]
 
@@ -64,13 +65,13 @@ def prepare(
     if axis is None:
         fixed_rows = 1
     rows = build_row_gradient(
-        model,
+        simplified(model, keep=settings.wrt),
         output=settings.output,
         wrt=settings.wrt,
         apply=settings.apply,
         batch_axis=axis,
         fixed_rows=fixed_rows,
-        native=settings.engine == "native",
+        native=settings.engine == "native" and _on_cpu(settings.providers),
     )
     batched_fixed = tuple(f"fixed:{name}" for name in rows.fixed if name in batched)
     shared_fixed = tuple(f"fixed:{name}" for name in rows.fixed if name not in batched)
@@ -106,6 +107,11 @@ def _batch_axis(
         raise ModelError(f"output {settings.output!r} changes its number of axes with the batch size")
     changed = [i for i, (a, b) in enumerate(zip(once, twice, strict=True)) if b == 2 * a and a != b]
     return changed[0] if changed else None
+
+
+def _on_cpu(providers: Providers) -> bool:
+    """Whether nothing but the CPU runs the model: the plugin's operators would drag data there from any device."""
+    return all(provider == "CPUExecutionProvider" for provider in providers or ())
 
 
 def serialized(model: ir.Model, name: str) -> bytes:

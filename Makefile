@@ -1,0 +1,56 @@
+# make demo    explain four photos on EfficientNet-Lite0; pictures and a page go to demo/
+# make test    run the tests
+# make parity  compare with PyTorch and Captum (installs PyTorch's CPU build)
+# make lint    formatting, style and types
+# Each creates the virtual environment it needs; PYTHON chooses the interpreter (3.11 or later).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PARITY_VENV ?= .venv-parity
+PARITY_BIN := $(PARITY_VENV)/bin
+JOBS ?= 2
+
+# What the compiled extension is made from: a change there reinstalls the package.
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: demo test parity lint format wheel clean
+
+demo: $(VENV)/installed
+	$(BIN)/igonnx demo --output demo
+
+test: $(VENV)/installed
+	$(BIN)/pytest -n $(JOBS) --ignore=tests/parity
+
+parity: $(PARITY_VENV)/installed
+	$(PARITY_BIN)/pytest tests/parity
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(find csrc -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+
+wheel: $(VENV)/installed
+	$(BIN)/python -m build
+
+clean:
+	rm -rf build dist demo $(VENV) $(PARITY_VENV)
+
+$(VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(PARITY_VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_BIN)/python -m pip install --quiet --upgrade pip
+	$(PARITY_BIN)/python -m pip install --quiet torch==2.13.0
+	$(PARITY_BIN)/python -m pip install --quiet --editable '.[parity]'
+	touch $@

@@ -1,0 +1,81 @@
+"""Rewrites that leave the function as it is and make its gradient cheaper: the explainer's own copy gets them.
+
+BatchNormalization with constant statistics is affine per channel, so behind a convolution of constant weights it melts
+into them. ONNX Runtime does the same in the forward pass, but it cannot on the way back: there the scale would stay one
+more pass over every activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import cast
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from numpy.typing import NDArray
+
+from igonnx.model import Model
+
+__all__ = ["simplified"]
+
+
+def simplified(model: Model, keep: Collection[str]) -> Model:
+    """A copy of `model` with batch normalisations folded; tensors named in `keep` stay as they are."""
+    copy = model.with_graph(model.clone())
+    kept = {*keep, *(info.name for info in model.outputs)}
+    for node in list(copy.ir.graph):
+        if node.op_type == "BatchNormalization":
+            _fold(copy.ir.graph, node, kept)
+    passes.RemoveUnusedNodesPass()(copy.ir)
+    return copy
+
+
+def _fold(graph: ir.Graph, node: ir.Node, kept: Collection[str]) -> None:
+    """Fold one BatchNormalization into the Conv that alone feeds it, where all parameters are constants in memory."""
+    source = cast("ir.Value", node.inputs[0])
+    conv = source.producer()
+    if conv is None or conv.op_type != "Conv" or len(source.uses()) != 1 or source.name in kept:
+        return
+    training = node.attributes.get("training_mode")
+    if node.outputs[0].name in kept or len(node.outputs) > 1 or (training is not None and training.as_int()):
+        return
+    parameters = _constants(node.inputs[1:5])
+    weights = _constants(conv.inputs[1:])
+    if parameters is None or weights is None:
+        return
+    epsilon = node.attributes.get("epsilon")
+    scale, shift, mean, variance = (array.astype(np.float64) for array in parameters)
+    factor = scale / np.sqrt(variance + (1e-5 if epsilon is None else epsilon.as_float()))
+    weight = weights[0]
+    bias = weights[1].astype(np.float64) if len(weights) > 1 else np.zeros(len(mean))
+    columns = factor.reshape(-1, *[1] * (weight.ndim - 1))
+    folded = (weight * columns).astype(weight.dtype)
+    moved = ((bias - mean) * factor + shift).astype(weight.dtype)
+    conv.resize_inputs(3)
+    conv.replace_input_with(1, _initializer(graph, f"{node.outputs[0].name}/weight", folded))
+    conv.replace_input_with(2, _initializer(graph, f"{node.outputs[0].name}/bias", moved))
+    node.outputs[0].replace_all_uses_with(source)
+    graph.remove(node, safe=True)
+
+
+def _constants(values: Sequence[ir.Value | None]) -> list[NDArray[np.floating]] | None:
+    """The arrays of `values`, or None unless all are constants that no caller can feed and that lie in memory."""
+    arrays = []
+    for value in values:
+        if value is None or value.const_value is None or value.is_graph_input():
+            return None
+        # Weights in an external file stay there: folded ones would have to fit into the protobuf.
+        if isinstance(value.const_value, ir.ExternalTensor):
+            return None
+        arrays.append(cast("NDArray[np.floating]", value.const_value.numpy()))
+    return arrays
+
+
+def _initializer(graph: ir.Graph, name: str, array: NDArray[np.floating]) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(
+        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
