@@ -7,7 +7,6 @@ it into what one image input of a model takes, as (image * scale - mean) / std.
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +107,10 @@ class Preprocessing:
             raise InputError(f"the image size is {self.size}, expected positive height and width")
         for what, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) not in (1, self.channels):
+                expected = "1" if self.channels == 1 else f"1 or {self.channels}"
                 raise InputError(
-                    f"{what} has {len(numbers)} numbers, expected 1 or one for each of the model's "
-                    f"{self.channels} channels"
+                    f"{what} has {len(numbers)} numbers, expected {expected} for a model of "
+                    f"{self.channels} channel{'s' * (self.channels > 1)}"
                 )
             if not np.isfinite(numbers).all():
                 raise InputError(f"{what} is {numbers}, expected finite numbers")
@@ -187,7 +187,7 @@ def is_grey(image: Image) -> bool:
 
 
 def read_image(path: str | Path) -> Image:
-    """Read any image file scikit-image reads, as RGB float32 [H, W, 3] in [0, 1].
+    """Read an image file as RGB float32 [H, W, 3] in [0, 1], by scikit-image's readers.
 
     Grey becomes RGB, transparency is laid over white, 16 bits are scaled, palettes and CMYK are
     resolved, a photo is turned upright as its camera says; of an animation the first frame is
@@ -202,7 +202,7 @@ def read_image(path: str | Path) -> Image:
         pixels = _decode(file)
     except _decoding_errors() as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if "backend" in reason or "given uri" in reason:  # how imageio says that nothing knows it
+        if "given uri" in reason:  # imageio's words for a format it does not know
             reason = "its format is not known"
         raise InputError(f"'{path}' cannot be read as an image: {reason}") from error
     return _to_rgb(pixels, path)
@@ -215,20 +215,14 @@ def format_shape(shape: Sequence[Any]) -> str:
 
 def _decode(file: Path) -> NDArray[Any]:
     """Decode a file: [H, W], or [H, W, 1 to 4] in grey, grey with alpha, RGB, RGBA."""
-    from PIL.Image import registered_extensions
+    if file.suffix.lower() not in (".tif", ".tiff"):
+        return _decode_with_pillow(file)
     from skimage.io import imread
     from tifffile import PHOTOMETRIC, TiffFile
 
-    suffix = file.suffix.lower()
-    if suffix in (".tif", ".tiff"):
-        with TiffFile(file) as tiff:
-            printing_colours = tiff.pages.first.photometric == PHOTOMETRIC.SEPARATED
-        return _decode_with_pillow(file) if printing_colours else np.asarray(imread(str(file)))
-    if not suffix or suffix in registered_extensions():
-        return _decode_with_pillow(file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the readers that scikit-image tries one after another
-        return np.asarray(imread(str(file)))
+    with TiffFile(file) as tiff:
+        printing_colours = tiff.pages.first.photometric == PHOTOMETRIC.SEPARATED
+    return _decode_with_pillow(file) if printing_colours else np.asarray(imread(str(file)))
 
 
 def _decode_with_pillow(file: Path) -> NDArray[Any]:

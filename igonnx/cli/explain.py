@@ -1,0 +1,207 @@
+"""`igonnx explain`: explain a model's predictions on images and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+from rich.console import Console
+
+from igonnx.cli.console import note, plain_warnings, progress, results, warn
+from igonnx.cli.drawing import draw, find_drawable
+from igonnx.cli.features import feature_table
+from igonnx.cli.inputs import Given, ImageOptions, read_baseline, read_inputs
+from igonnx.cli.labels import parse_target, read_labels
+from igonnx.cli.outputs import Outputs, picture_paths
+from igonnx.cli.report import Row, probabilities, rows_of, table_of
+from igonnx.errors import InputError
+from igonnx.model import Model
+from igonnx.visual.figure import require_matplotlib
+
+if TYPE_CHECKING:
+    from igonnx import Attribution, Explainer
+
+__all__ = ["Request", "run"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    model: Path
+    inputs: Sequence[str]
+    picture: str | None
+    save: Path | None
+    labels: str | None
+    images: ImageOptions
+    targets: Sequence[str]
+    output: str | None
+    wrt: Sequence[str]
+    apply: str | None
+    baselines: Sequence[str]
+    steps: int
+    rule: str
+    tolerance: float | None
+    max_steps: int
+    batch_size: int | None
+    threads: int | None
+    engine: str
+    providers: Sequence[str]
+
+
+def run(request: Request) -> None:
+    """Explain, write the files that were asked for, and print the table."""
+    from igonnx import Explainer
+
+    labels = read_labels(request.labels)
+    model = Model.load(request.model)
+    output = model.find_output(request.output)
+    explained = [str(value.name) for value in model.find_wrt(list(request.wrt) or None, output)]
+    given = read_inputs(model, request.inputs, request.images)
+    for text in given.notes:
+        note(text)
+    with plain_warnings(), Outputs() as outputs:
+        pictures = _reserve(outputs, request.picture, given)
+        saved = None if request.save is None else outputs.reserve(request.save, suffix=".npz")
+        drawable = find_drawable(model, explained, given, request.images)
+        if pictures and drawable is None:
+            raise InputError(
+                f"nothing to draw: '{explained[0]}' is no picture; without -o, its strongest "
+                "features are printed"
+            )
+        explainer = Explainer(
+            model,
+            output=str(output.name),
+            wrt=explained,
+            apply=request.apply,
+            providers=list(request.providers) or None,
+            engine=request.engine,
+            batch_size=request.batch_size,
+            threads=request.threads,
+        )
+        attribution = _explain(explainer, request, explained, given, labels)
+        predicted = explainer.predict(given.arrays)[str(output.name)]
+        if labels and predicted.ndim == 2 and predicted.shape[1] != len(labels):
+            warn(f"{len(labels)} labels, but '{output.name}' has {predicted.shape[1]} classes")
+        found, how = probabilities(predicted, attribution.target, request.apply)
+        rows = rows_of(attribution, given.names, labels, found)
+        values = _values_by_name(attribution, explained)
+        if drawable is not None:
+            for index, path in enumerate(pictures):
+                draw(path, drawable, values[drawable.name][index], index, rows[index])
+        if saved is not None:
+            attribution.save(saved)
+    console = results()
+    console.print(table_of(rows))
+    if how:
+        console.print(f"probability: {how} '{output.name}'", style="dim")
+    _print_features(console, values, given, rows, drawn=drawable.name if drawable else None)
+    for path in outputs.written:
+        console.print(f"wrote {path}", markup=False)
+    if drawable is not None and not pictures:
+        note("-o out.png writes a picture")
+
+
+def _reserve(outputs: Outputs, picture: str | None, given: Given) -> list[Path]:
+    """Reserve the path of each example's picture, if pictures are wanted."""
+    if picture is None:
+        return []
+    require_matplotlib()
+    paths, folder = picture_paths(picture, given.names)
+    return [outputs.reserve(path, make_folder=folder) for path in paths]
+
+
+def _explain(
+    explainer: Explainer,
+    request: Request,
+    explained: Sequence[str],
+    given: Given,
+    labels: Sequence[str],
+) -> Attribution:
+    """Compute the attribution of all examples, with a progress bar."""
+    with progress("explaining") as report:
+        return explainer.integrated_gradients(
+            given.arrays,
+            baseline=_baselines(request.baselines, explained, given),
+            target=_targets(request.targets, len(given.names), labels),
+            steps=request.steps,
+            rule=request.rule,
+            tolerance=request.tolerance,
+            max_steps=request.max_steps,
+            progress=report,
+        )
+
+
+def _targets(texts: Sequence[str], count: int, labels: Sequence[str]) -> Any:
+    """Read the targets: none means the argmax, one is for all examples, else one per example."""
+    targets = [parse_target(text, labels) for text in texts]
+    if len(targets) < 2:
+        return targets[0] if targets else None
+    if len(targets) != count:
+        raise InputError(
+            f"{len(targets)} targets for {count} examples: give one for all, or one for each"
+        )
+    return targets
+
+
+def _baselines(
+    texts: Sequence[str], explained: Sequence[str], given: Given
+) -> dict[str, float | NDArray[Any]]:
+    """Read the baseline of each explained tensor: as asked, else black for images and 0 for others.
+
+    A text is a value for all explained tensors, or NAME=VALUE for one of them.
+    """
+    asked: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if equals and name in explained:
+            asked[name] = value
+        elif equals and not Path(text).exists():
+            known = ", ".join(f"'{one}'" for one in explained)
+            raise InputError(f"baseline '{text}': '{name}' is not explained, only {known}")
+        else:
+            asked.update({one: text for one in explained if one not in asked})
+    baselines: dict[str, float | NDArray[Any]] = {}
+    for name in explained:
+        preprocessing = given.preprocessing.get(name)
+        text = asked.get(name, "0" if preprocessing is None else "black")
+        baselines[name] = read_baseline(text, name, preprocessing)
+    return baselines
+
+
+def _values_by_name(attribution: Attribution, explained: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The attribution's values by the name of the explained tensor, [N, ...] each."""
+    values = attribution.values
+    return dict(values) if isinstance(values, dict) else {explained[0]: values}
+
+
+def _print_features(
+    console: Console,
+    values: dict[str, NDArray[Any]],
+    given: Given,
+    rows: Sequence[Row],
+    *,
+    drawn: str | None,
+) -> None:
+    """Print the strongest features of each example and explained tensor, but of the one drawn."""
+    for name, attributed in values.items():
+        if name == drawn:
+            continue
+        inner = name not in given.arrays
+        features = given.arrays.get(name)
+        if inner and attributed.ndim == 3:
+            # An embedding: its positions are known to people by the integers it was looked up from.
+            ids = (a for a in given.arrays.values() if a.dtype.kind in "iu")
+            features = next((a for a in ids if a.shape == attributed.shape[:2]), None)
+        for index, row in enumerate(rows):
+            console.print(f"\n{row.example}: strongest of '{name}'", markup=False)
+            console.print(
+                feature_table(
+                    attributed[index],
+                    None if features is None else features[index],
+                    sum_last_axis=inner and attributed.ndim == 3,
+                )
+            )

@@ -1,0 +1,172 @@
+"""From an attribution with channels to one number per pixel.
+
+A heat map is a float64 array [H, W]: in [-1, 1] where both signs are kept, in [0, 1] where one
+sign or the magnitude is. Zero means "no contribution" and stays zero at every stage, whatever the
+other pixels are: nothing is ever shifted, so a diverging colour scale always has zero at its
+centre.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igonnx.errors import InputError
+from igonnx.visual.threshold import keep_share
+
+__all__ = ["Heat", "Layout", "Sign", "contributions", "heat_map", "normalise", "reduce_channels"]
+
+Heat = NDArray[np.float64]
+Layout = Literal["NCHW", "NHWC"]
+Sign = Literal["all", "positive", "negative", "absolute"]
+
+# Pictures smaller than this are shown pixel by pixel; larger ones are smoothed by 4 pixels in 224.
+SMALLEST_SMOOTHED = 64
+SMOOTHING = 4 / 224
+
+
+def heat_map(
+    values: NDArray[Any],
+    *,
+    layout: Layout | None = None,
+    size: tuple[int, int] | None = None,
+    sign: Sign = "all",
+    smooth: float | None = 0.0,
+    share: float = 1.0,
+    outlier_percentile: float = 1.0,
+) -> Heat:
+    """Turn the attribution of one example into a heat map [H, W].
+
+    values: [H, W], [C, H, W] or [H, W, C], with or without a leading axis of 1. layout: where the
+    channels are; found from the shape and from `size`, the image's (H, W), if not given. sign:
+    "all" keeps both signs, "positive" and "negative" one of them (as values >= 0), "absolute" the
+    sum of magnitudes over the channels. smooth: standard deviation of a Gaussian, in pixels; None
+    picks one by the size of the map. share: keep only the strongest pixels that together hold this
+    part of the total. outlier_percentile: this percentage of the pixels may saturate the scale.
+    Raises `InputError` for NaN or infinity and for shapes that are no picture.
+    """
+    heat = contributions(values, layout=layout, size=size, sign=sign, smooth=smooth)
+    return normalise(keep_share(heat, share), outlier_percentile)
+
+
+def contributions(
+    values: NDArray[Any],
+    *,
+    layout: Layout | None = None,
+    size: tuple[int, int] | None = None,
+    sign: Sign = "all",
+    smooth: float | None = 0.0,
+) -> Heat:
+    """Reduce an attribution to one contribution per pixel [H, W], in the attribution's own units.
+
+    The arguments are those of `heat_map`, of which this is the part before thresholding and
+    scaling.
+    """
+    if sign not in get_args(Sign):
+        choices = ", ".join(repr(choice) for choice in get_args(Sign))
+        raise InputError(f"sign is {sign!r}, expected one of {choices}")
+    heat = reduce_channels(values, layout, size=size, absolute=sign == "absolute")
+    if smooth is None:
+        smooth = automatic_smoothing(heat.shape)
+    if not smooth >= 0:
+        raise InputError(f"smooth is {smooth}, expected a number of pixels >= 0")
+    if smooth > 0:
+        from scipy import ndimage  # slow to import
+
+        # "reflect" keeps the sum: contributions are shares of a score, none may get lost
+        heat = ndimage.gaussian_filter(heat, smooth, mode="reflect")
+    if sign == "positive":
+        return np.maximum(heat, 0.0)
+    return np.maximum(-heat, 0.0) if sign == "negative" else heat
+
+
+def reduce_channels(
+    values: NDArray[Any],
+    layout: Layout | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    absolute: bool = False,
+) -> Heat:
+    """Sum an attribution over its channels: what each pixel contributes, float64 [H, W].
+
+    Summing is the reduction that keeps completeness: the pixels still add up to the difference of
+    the scores. With `absolute` the magnitudes are summed instead, so that channels cannot cancel.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"the attribution has dtype {array.dtype}, expected numbers")
+    if array.ndim == 4 and array.shape[0] > 1:
+        raise InputError(
+            f"the attribution has shape {array.shape}: a picture shows one example, "
+            f"pass one of the {array.shape[0]}"
+        )
+    array = (array[0] if array.ndim == 4 and len(array) else array).astype(np.float64)
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise InputError(
+            f"the attribution has shape {np.shape(values)}, expected [H, W], [C, H, W] or [H, W, C]"
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = array.size - int(finite.sum())
+        raise InputError(f"{bad} of {array.size} values of the attribution are NaN or infinite")
+    if absolute:
+        array = np.abs(array)
+    if array.ndim == 3:
+        array = array.sum(axis=channel_axis((array.shape[0], *array.shape[1:]), layout, size))
+    return array
+
+
+def channel_axis(
+    shape: tuple[int, ...], layout: Layout | None = None, size: tuple[int, int] | None = None
+) -> int:
+    """Tell which axis of a picture of this shape, without batch axis, holds the channels: 0 or 2.
+
+    In this order: the layout given; the axis that leaves the image's `size`; the only axis of 1 or
+    3; the smaller axis, and the first where both are equal.
+    """
+    if layout is not None:
+        if layout not in get_args(Layout):
+            raise InputError(f"layout is {layout!r}, expected 'NCHW' or 'NHWC'")
+        return 0 if layout == "NCHW" else 2
+    first, last = shape[0], shape[2]
+    if size is not None and (shape[1:] == size) != (shape[:2] == size):
+        return 0 if shape[1:] == size else 2
+    if (first in (1, 3)) != (last in (1, 3)):
+        return 0 if first in (1, 3) else 2
+    if (shape[1] == last) != (first == shape[1]):
+        return 0 if shape[1] == last else 2
+    return 0 if first <= last else 2
+
+
+def automatic_smoothing(shape: tuple[int, ...]) -> float:
+    """Smoothing in pixels by which the map of a picture of this shape is easy to read."""
+    shorter = min(shape)
+    return shorter * SMOOTHING if shorter >= SMALLEST_SMOOTHED else 0.0
+
+
+def normalise(heat: Heat, outlier_percentile: float = 1.0) -> Heat:
+    """Scale a map to [-1, 1] by `full_scale`; zeros stay zero.
+
+    A constant map becomes constant 1 or -1; an all-zero map stays zero.
+    """
+    scale = full_scale(heat, outlier_percentile)
+    return np.clip(heat / scale, -1.0, 1.0) if scale else np.zeros_like(heat)
+
+
+def full_scale(heat: Heat, outlier_percentile: float = 1.0) -> float:
+    """Tell which magnitude is drawn at full strength; 0 for an all-zero map.
+
+    The `outlier_percentile` per cent of pixels with the largest magnitude are at or above it, so
+    that a few extreme pixels do not darken all others. A map so sparse that this percentile is
+    zero is scaled by its maximum.
+    """
+    if not 0 <= outlier_percentile < 100:
+        raise InputError(
+            f"outlier_percentile is {outlier_percentile}, expected 0 to 100 (excluded)"
+        )
+    if not np.isfinite(heat).all():
+        raise InputError("the heat map has values that are NaN or infinite")
+    magnitude = np.abs(heat)
+    return float(np.percentile(magnitude, 100 - outlier_percentile)) or float(magnitude.max())

@@ -1,0 +1,121 @@
+"""A heat map laid over the image it explains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igonnx.errors import InputError
+from igonnx.visual.colours import AGAINST, COLD_GLOW, FOR, GLOW, ramp
+from igonnx.visual.heatmap import Heat, Layout, Sign, heat_map
+
+__all__ = ["as_rgb", "render", "resize_heat"]
+
+
+def render(
+    values: NDArray[Any],
+    image: NDArray[Any],
+    *,
+    layout: Layout | None = None,
+    sign: Sign = "absolute",
+    smooth: float | None = None,
+    share: float = 1.0,
+    outlier_percentile: float = 1.0,
+    opacity: float = 0.85,
+) -> NDArray[np.uint8]:
+    """Draw the attribution of one example over its image: uint8 RGB [H, W, 3] of the image's size.
+
+    values: [H, W], [C, H, W] or [H, W, C], with or without a leading axis of 1; a map of another
+    size than the image (of an inner layer, say) is scaled to it. image: uint8 0..255 or floats
+    0..1, grey or RGB. opacity in [0, 1] is that of the strongest pixels; the other arguments are
+    those of `heat_map`. Raises `InputError` for NaN, infinity, and shapes that are no picture.
+    """
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity is {opacity}, expected 0 to 1")
+    picture = as_rgb(image)
+    size = (picture.shape[0], picture.shape[1])
+    heat = heat_map(
+        values,
+        layout=layout,
+        size=size,
+        sign=sign,
+        smooth=smooth,
+        share=share,
+        outlier_percentile=outlier_percentile,
+    )
+    heat = resize_heat(heat, size)
+    if sign == "all":
+        return _tint(picture, heat, opacity)
+    return _glow(picture, heat, opacity, cold=sign == "negative")
+
+
+def _glow(
+    picture: NDArray[np.float64], heat: Heat, opacity: float, *, cold: bool
+) -> NDArray[np.uint8]:
+    """Let strong pixels glow on the image, turned grey so that every colour is a meaning."""
+    cover = opacity * heat[..., None]
+    colours = ramp(heat, COLD_GLOW if cold else GLOW)
+    return to_uint8(0.9 * _grey(picture) * (1 - cover) + colours * cover)
+
+
+def _tint(picture: NDArray[np.float64], heat: Heat, opacity: float) -> NDArray[np.uint8]:
+    """Tint the image, turned to a light grey, warm and cool by the sign of each pixel."""
+    magnitude = np.abs(heat)
+    colours = np.where((heat >= 0)[..., None], ramp(magnitude, FOR), ramp(magnitude, AGAINST))
+    # The square root lifts weak pixels: attributions have long tails, and most of them are weak.
+    cover = opacity * np.sqrt(magnitude)[..., None]
+    return to_uint8((0.25 + 0.72 * _grey(picture)) * (1 - cover) + colours * cover)
+
+
+def as_rgb(image: NDArray[Any]) -> NDArray[np.float64]:
+    """Bring an image to RGB [H, W, 3], float64 in [0, 1].
+
+    Takes [H, W], [H, W, 1], [H, W, 3] or the same with channels first, with or without a leading
+    axis of 1, as uint8 (0..255), bool, or floats in [0, 1].
+    """
+    array = np.asarray(image)
+    given = f"shape {array.shape} and dtype {array.dtype}"
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim == 3 and array.shape[2] not in (1, 3) and array.shape[0] in (1, 3):
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or array.size == 0:
+        raise InputError(f"the image has {given}, expected [H, W], [H, W, 3] or [3, H, W]")
+    if array.dtype == np.uint8:
+        array = array / 255.0
+    elif array.dtype.kind not in "fb":
+        raise InputError(f"the image has {given}, expected uint8 (0 to 255) or floats (0 to 1)")
+    array = array.astype(np.float64)
+    # A little slack: resizing and undoing a normalisation leave rounding errors beyond the ends.
+    if not ((array >= -1e-3) & (array <= 1 + 1e-3)).all():
+        raise InputError(
+            f"the image has values from {array.min():g} to {array.max():g}, expected 0 to 1 "
+            "(or uint8, 0 to 255)"
+        )
+    return np.broadcast_to(np.clip(array, 0.0, 1.0), (*array.shape[:2], 3))
+
+
+def resize_heat(heat: Heat, size: tuple[int, int]) -> Heat:
+    """Scale a heat map to the image's (H, W), smoothly; values stay within their range."""
+    if heat.shape == size:
+        return heat
+    from skimage.transform import resize  # slow to import
+
+    shrinks = heat.shape[0] > size[0] or heat.shape[1] > size[1]
+    resized = resize(heat, size, order=1, mode="edge", anti_aliasing=shrinks)
+    return np.clip(np.asarray(resized, dtype=np.float64), heat.min(), heat.max())
+
+
+def to_uint8(picture: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Round colours in [0, 1] to 0..255."""
+    return np.asarray(np.rint(np.clip(picture, 0.0, 1.0) * 255), dtype=np.uint8)
+
+
+def _grey(picture: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Reduce an RGB picture to its luminance, as RGB [H, W, 3]."""
+    luminance = picture @ np.array([0.2126, 0.7152, 0.0722])
+    return np.repeat(luminance[..., None], 3, axis=2)
