@@ -35,7 +35,15 @@ def _trapezoid(steps: int) -> Quadrature:
     return alpha, trapezoid_weights(alpha)
 
 
+# numpy finds Gauss-Legendre nodes as eigenvalues of a dense matrix of steps x steps.
+_MOST_GAUSS_STEPS = 5000
+
+
 def _gauss_legendre(steps: int) -> Quadrature:
+    if steps > _MOST_GAUSS_STEPS:
+        raise InputError(
+            f"steps is {steps:,}; gauss_legendre takes at most {_MOST_GAUSS_STEPS:,}: use rule='middle' for more"
+        )
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     return (nodes + 1) / 2, weights / weights.sum()
 
@@ -56,7 +64,7 @@ def nodes_and_weights(rule: str, steps: int) -> Quadrature:
     "gauss_legendre" is exact for polynomials of degree 2 steps - 1 (Abramowitz and Stegun, 25.4.29).
     Raises `InputError` for an unknown rule or fewer than one step.
     """
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise InputError(f"unknown rule {rule!r}; expected one of {', '.join(RULES)}")
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise InputError(f"steps is {steps!r}; expected a whole number of at least 1")
