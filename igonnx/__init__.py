@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from igonnx.errors import (
+    NO_RUNTIME,
     EngineError,
     Error,
     InputError,
@@ -47,10 +48,7 @@ _HOMES = {
 }
 
 if importlib.util.find_spec("onnxruntime") is None:
-    warnings.warn(
-        "no ONNX Runtime is installed, so nothing can be run: pip install 'igonnx[cpu]' or 'igonnx[gpu]'",
-        stacklevel=2,
-    )
+    warnings.warn(NO_RUNTIME, stacklevel=2)
 
 
 def __getattr__(name: str) -> Any:

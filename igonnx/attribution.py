@@ -61,7 +61,7 @@ class Attribution:
 
     @property
     def relative_delta(self) -> NDArray[np.float64]:
-        """The completeness error |delta| / |score - baseline score|, float64 [N]; infinite where nothing changes but delta."""
+        """The completeness error |delta| / |score - baseline score|, float64 [N]; infinite where only delta is not."""
         change = np.abs(self.scores - self.baseline_scores)
         error = np.abs(self.delta)
         return np.divide(error, change, out=np.where(error > 0, np.inf, 0.0), where=change > 0)
@@ -71,7 +71,7 @@ class Attribution:
 
         Arrays: `values` (or `values:<name>` per tensor), `delta`, `scores`, `baseline_scores`, `steps_used`, `method`,
         `target` (int64 [N, axes], absent for masks), `error_estimate` where there is one, and per example i
-        `path_<i>` float64 [4, points]: alpha, weight, score, slope. Raises `InputError` when the path cannot be written.
+        `path_<i>` float64 [4, points]: alpha, weight, score, slope. Raises `InputError` if it cannot be written.
         """
         arrays: dict[str, Any] = {
             "delta": self.delta,
@@ -89,16 +89,22 @@ class Attribution:
         if self.error_estimate is not None:
             arrays["error_estimate"] = self.error_estimate
         for i, points in enumerate(self.path):
-            arrays[f"path_{i}"] = np.stack([points.alpha, points.weight, points.score, points.slope])
+            arrays[f"path_{i}"] = np.stack(
+                [points.alpha, points.weight, points.score, points.slope]
+            )
         _write_archive(FilePath(path), arrays)
 
-    def render(self, image: Any, *, index: int = 0, name: str | None = None, **options: Any) -> NDArray[np.uint8]:
+    def render(
+        self, image: Any, *, index: int = 0, name: str | None = None, **options: Any
+    ) -> NDArray[np.uint8]:
         """The overlay of example `index` on `image`, uint8 [H, W, 3]; `options` as for `igonnx.visual.render`."""
         from igonnx.visual import render
 
         return render(self.of(name)[index], np.asarray(image), **options)
 
-    def plot(self, image: Any, *, index: int = 0, name: str | None = None, **options: Any) -> Figure:
+    def plot(
+        self, image: Any, *, index: int = 0, name: str | None = None, **options: Any
+    ) -> Figure:
         """A figure of example `index`: input, overlay, contributions; `options` as for `igonnx.visual.plot`."""
         from igonnx.visual import plot
 
@@ -109,13 +115,17 @@ class Attribution:
         if not isinstance(self.values, Mapping):
             return self.values
         if name is None or name not in self.values:
-            raise InputError(f"name is {name!r}; expected one of {', '.join(map(repr, self.values))}")
+            raise InputError(
+                f"name is {name!r}; expected one of {', '.join(map(repr, self.values))}"
+            )
         return self.values[name]
 
 
 def _write_archive(path: FilePath, arrays: Mapping[str, Any]) -> None:
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     try:
@@ -123,9 +133,11 @@ def _write_archive(path: FilePath, arrays: Mapping[str, Any]) -> None:
             np.savez_compressed(file, **arrays)
         FilePath(temporary).chmod(0o666 & ~_umask())
         FilePath(temporary).replace(path)
-    except OSError as error:
+    except BaseException as error:
         FilePath(temporary).unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
 
 
 def _umask() -> int:

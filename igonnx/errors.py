@@ -16,6 +16,9 @@ __all__ = [
 ]
 
 
+NO_RUNTIME = "no ONNX Runtime is installed: pip install 'igonnx[cpu]' or 'igonnx[gpu]'"
+
+
 class Error(Exception):
     """Base class of all igonnx errors."""
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution
+from igonnx.autodiff.builder import dims, rank
 from igonnx.engine.plan import Requests
 from igonnx.engine.runtime import Providers
-from igonnx.errors import InputError
-from igonnx.inputs import Arrays, Baseline, batched_inputs, checked_baseline, checked_inputs
+from igonnx.errors import InputError, ModelError
+from igonnx.inputs import (
+    Arrays,
+    Baseline,
+    batched_inputs,
+    checked_baseline,
+    checked_inputs,
+    inner_symbols,
+)
 from igonnx.methods.adaptive import adaptive_mesh
 from igonnx.methods.path_integral import Integral, Progress, fixed_rule
 from igonnx.model import Model, ModelSource
@@ -41,6 +51,7 @@ class Explainer:
     Raises:
         ModelError: the model cannot be read, or no differentiable path leads to the output.
         InputError: an unknown name or value among the arguments.
+
     """
 
     def __init__(
@@ -58,18 +69,29 @@ class Explainer:
         if engine not in ENGINES:
             raise InputError(f"engine is {engine!r}; expected {' or '.join(map(repr, ENGINES))}")
         for name, number in (("batch_size", batch_size), ("threads", threads)):
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-                raise InputError(f"{name} is {number!r}; expected a whole number of at least 1, or None")
+            if number is not None and (
+                isinstance(number, bool) or not isinstance(number, int) or number < 1
+            ):
+                raise InputError(
+                    f"{name} is {number!r}; expected a whole number of at least 1, or None"
+                )
         self.model = Model.load(model)
         target = self.model.find_output(output)
         tensors = self.model.find_wrt(wrt, target)
-        if target.shape is not None:
-            normalised_apply(apply, len(target.shape))
+        if wrt is None:
+            tensors = _holding_examples(self.model, tensors)
+        normalised_apply(apply, rank(target))
         self._settings = Settings(
-            target.name or "", tuple(value.name or "" for value in tensors), apply, engine, providers, threads
+            target.name or "",
+            tuple(value.name or "" for value in tensors),
+            apply,
+            engine,
+            providers,
+            threads,
         )
         self._batch_size = batch_size
         self._prepared: dict[tuple[str, ...], Prepared] = {}
+        self._preparing = threading.Lock()
 
     @property
     def output(self) -> str:
@@ -85,7 +107,7 @@ class Explainer:
         """The model's outputs by name, for `inputs` (one array, or {name: array}) with the batch axis."""
         arrays = checked_inputs(self.model, inputs)
         prepared = self._prepare(arrays)
-        results = self._forward(prepared, arrays)
+        results = prepared.forward.run(arrays, prepared.batched, {self.output: prepared.batch_axis})
         return {info.name: results[info.name] for info in self.model.outputs}
 
     def integrated_gradients(
@@ -113,13 +135,14 @@ class Explainer:
             rule: "gauss_legendre", "trapezoid", "middle", "left" or "right".
             tolerance: refine adaptively instead, until the relative completeness error and the estimated relative L2
                 error of the attribution are both at most this; `steps` and `rule` are then not used.
-            max_steps: gradient evaluations per example that `tolerance` may spend; what it then did not reach is said in
-                a `ToleranceWarning`.
-            progress: called with (gradients done, gradients in all) from time to time; an exception in it stops the work.
+            max_steps: gradient evaluations per example that `tolerance` may spend; what it then did not reach is said
+                in a `ToleranceWarning`.
+            progress: called with (gradients done, gradients in all) from time to time; an exception in it stops.
 
         Raises:
             InputError: inputs, baseline, target or settings that do not fit; the message says what was expected.
             EngineError: the runtime failed, or a gradient on the path is not finite.
+
         """
         arrays = checked_inputs(self.model, inputs)
         prepared = self._prepare(arrays)
@@ -127,7 +150,12 @@ class Explainer:
         batch_size = self._batch_size or default_batch_size(requests)
         if tolerance is None:
             integral = fixed_rule(
-                prepared.engine, requests, rule=rule, steps=steps, batch_size=batch_size, progress=progress
+                prepared.engine,
+                requests,
+                rule=rule,
+                steps=steps,
+                batch_size=batch_size,
+                progress=progress,
             )
             method = f"integrated_gradients rule={rule} steps={steps}"
         else:
@@ -148,13 +176,10 @@ class Explainer:
         """Sessions for inputs like these; made on the first call."""
         batched = batched_inputs(self.model, arrays, self.wrt)
         key = tuple(batched)
-        if key not in self._prepared:
-            self._prepared[key] = prepare(self.model, self._settings, arrays, batched)
+        with self._preparing:
+            if key not in self._prepared:
+                self._prepared[key] = prepare(self.model, self._settings, arrays, batched)
         return self._prepared[key]
-
-    def _forward(self, prepared: Prepared, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        axes = {self.output: prepared.batch_axis}
-        return prepared.forward.run(arrays, prepared.batched, axes)
 
     def _requests(
         self,
@@ -163,12 +188,18 @@ class Explainer:
         baseline: Baseline,
         target: Target,
     ) -> tuple[Requests, list[TargetIndex | None]]:
-        results = self._forward(prepared, arrays)
-        x = {
-            name: np.ascontiguousarray(arrays.get(name, results.get(name)), dtype=prepared.dtype)
-            for name in self.wrt
-        }
-        cotangent, indices = resolve(target, self._explained_output(prepared, results), prepared.dtype)
+        run = (
+            prepared.forward.run if prepared.batch_axis is not None else prepared.forward.one_by_one
+        )
+        axes = {self.output: prepared.batch_axis}
+        results = run(arrays, prepared.batched, axes)
+        x = {name: np.asarray(arrays.get(name, results.get(name))) for name in self.wrt}
+        output = self._explained_output(prepared, results)
+        self._require_examples(
+            len(arrays[prepared.batched[0]]) if prepared.batched else 1, x, output
+        )
+        x = {name: np.ascontiguousarray(array, dtype=prepared.dtype) for name, array in x.items()}
+        cotangent, indices = resolve(target, output, prepared.dtype)
         fixed = {f"fixed:{name}": array for name, array in arrays.items()}
         requests = Requests(
             x=x,
@@ -179,16 +210,32 @@ class Explainer:
         )
         return requests, indices
 
-    def _explained_output(self, prepared: Prepared, results: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def _explained_output(
+        self, prepared: Prepared, results: Mapping[str, NDArray[Any]]
+    ) -> NDArray[Any]:
         """The explained output with its batch axis in front, after `apply`."""
         output = results[self.output]
-        chosen = normalised_apply(self._settings.apply, output.ndim - (prepared.batch_axis is None))
-        if prepared.batch_axis is None:
-            applied = output if output.ndim and len(output) == 1 else output[None]
-            return applied
+        stacked = (
+            prepared.batch_axis is None
+        )  # one by one: then there is an axis in front of the output's own
+        chosen = normalised_apply(self._settings.apply, output.ndim - stacked)
         if chosen is not None:
-            output = _applied(output, *chosen)
-        return np.moveaxis(output, prepared.batch_axis, 0)
+            output = _applied(output, chosen[0], chosen[1] + stacked)
+        return np.moveaxis(output, prepared.batch_axis or 0, 0)
+
+    def _require_examples(
+        self, count: int, x: Mapping[str, NDArray[Any]], output: NDArray[Any]
+    ) -> None:
+        """Refuse tensors that do not count the examples along their first axis."""
+        for name, array in x.items():
+            if array.ndim == 0 or len(array) != count:
+                raise InputError(
+                    f"wrt {name!r} has shape {list(array.shape)}; expected the {count} examples along its first axis"
+                )
+        if len(output) != count:
+            raise ModelError(
+                f"output {self.output!r} has {len(output)} entries for {count} examples along its batch axis"
+            )
 
     def _attribution(
         self, integral: Integral, indices: list[TargetIndex | None], method: str
@@ -210,6 +257,19 @@ class Explainer:
             error_estimate=integral.error_estimate,
             method=method,
         )
+
+
+def _holding_examples(model: Model, tensors: list[ir.Value]) -> list[ir.Value]:
+    """Of the tensors explained by default, those whose first axis counts examples; scalars and tables are settings."""
+    inner = inner_symbols(model)
+    shaped = [value for value in tensors if rank(value) > 0]
+    symbolic = [
+        value
+        for value in shaped
+        if not isinstance(dims(value)[0], int) and dims(value)[0] not in inner
+    ]
+    kept = symbolic or [value for value in shaped if dims(value)[0] == dims(shaped[0])[0]]
+    return kept or tensors
 
 
 def _applied(output: NDArray[Any], operator: str, axis: int) -> NDArray[Any]:

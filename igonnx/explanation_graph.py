@@ -1,13 +1,13 @@
 """One graph that serves every request, method and batch: interpolation, model, gradient and weighted sum.
 
-    inputs   x:<name>, baseline:<name> [R, ...]   requests, per explained tensor
-             fixed:<name>                         other model inputs: [R, ...], or as the model takes them
-             row int64 [B]                        the request each row belongs to
-             alpha, weight [B]                    position on the path from baseline (0) to x (1), quadrature weight
-             cotangent [R, ...]                   what is explained: a linear functional of the output, batch axis first
-    outputs  weighted_gradient:<name> [R, ...]    sum of weight * gradient over the rows of each request
-             score [B]                            the functional's value at each row
-             slope [B]                            gradient . (x - baseline): the derivative of score by alpha
+inputs   x:<name>, baseline:<name> [R, ...]   requests, per explained tensor
+fixed:<name>                         other model inputs: [R, ...], or as the model takes them
+row int64 [B]                        the request each row belongs to
+alpha, weight [B]                    position on the path from baseline (0) to x (1), quadrature weight
+cotangent [R, ...]                   what is explained: a linear functional of the output, batch axis first
+outputs  weighted_gradient:<name> [R, ...]    sum of weight * gradient over the rows of each request
+score [B]                            the functional's value at each row
+slope [B]                            gradient . (x - baseline): the derivative of score by alpha
 """
 
 from __future__ import annotations
@@ -42,17 +42,23 @@ class ExplanationGraph:
 
 def build_explanation_graph(rows: RowGradient, batched: Collection[str]) -> ExplanationGraph:
     """Wrap the row gradient, in place. `batched` names the fixed inputs whose first axis counts requests."""
-    op, graph = rows.builder, rows.model.graph
+    graph = rows.model.graph
+    op = GraphBuilder(rows.model, scope="plan")
     interface = {cast("str", value.name): value for value in [*graph.inputs, *graph.outputs]}
     dtype = ir.DataType.from_numpy(rows.dtype)
     per_row = ir.Shape([ROWS if rows.fixed_rows is None else rows.fixed_rows])
-    row = ir.Input("row", shape=per_row, type=ir.TensorType(ir.DataType.INT64))
-    alpha, weight = (ir.Input(name, shape=per_row, type=ir.TensorType(dtype)) for name in ("alpha", "weight"))
+    row = ir.val("row", shape=per_row, type=ir.TensorType(ir.DataType.INT64))
+    alpha, weight = (
+        ir.val(name, shape=per_row, type=ir.TensorType(dtype)) for name in ("alpha", "weight")
+    )
     inputs: list[ir.Value] = []
     slopes: list[ir.Value] = []
     sums: list[ir.Value] = []
     for name in rows.explained:
-        ends = [_request_input(f"{end}:{name}", interface[f"z:{name}"], dtype) for end in ("x", "baseline")]
+        ends = [
+            _request_input(f"{end}:{name}", interface[f"z:{name}"], dtype)
+            for end in ("x", "baseline")
+        ]
         inputs += ends
         difference = _interpolate(op, interface[f"z:{name}"], ends, row, alpha)
         gradient = op.cast(interface[f"gradient:{name}"], dtype)
@@ -86,13 +92,13 @@ def build_explanation_graph(rows: RowGradient, batched: Collection[str]) -> Expl
 
 def _request_input(name: str, like: ir.Value, dtype: ir.DataType) -> ir.Value:
     shape = list(cast("ir.Shape", like.shape))
-    return ir.Input(name, shape=ir.Shape([REQUESTS, *shape[1:]]), type=ir.TensorType(dtype))
+    return ir.val(name, shape=ir.Shape([REQUESTS, *shape[1:]]), type=ir.TensorType(dtype))
 
 
 def _interpolate(
     op: GraphBuilder, z: ir.Value, ends: list[ir.Value], row: ir.Value, alpha: ir.Value
 ) -> ir.Value:
-    """Feed z = baseline + alpha (x - baseline), row by row, to what used the input z; return x - baseline, row by row."""
+    """Feed z = baseline + alpha (x - baseline), row by row, to what used the input z; return x - baseline by row."""
     x, baseline = (op.Gather(end, row, axis=0) for end in ends)
     difference = op.Sub(x, baseline)
     column = op.Reshape(alpha, [-1] + [1] * (rank(z) - 1))
@@ -104,7 +110,9 @@ def _interpolate(
 
 def _row_dot(op: GraphBuilder, a: ir.Value, b: ir.Value, axes: int) -> ir.Value:
     product = op.Mul(a, b)
-    return cast("ir.Value", op.ReduceSum(product, list(range(1, axes)), keepdims=0) if axes > 1 else product)
+    return cast(
+        "ir.Value", op.ReduceSum(product, list(range(1, axes)), keepdims=0) if axes > 1 else product
+    )
 
 
 def _weighted_sum(
@@ -128,7 +136,8 @@ def _gather_rows(op: GraphBuilder, value: ir.Value, row: ir.Value) -> ir.Value:
     rows.shape, rows.type = value.shape, value.type
     for node, index in users:
         node.replace_input_with(index, rows)
-    value.shape = ir.Shape([REQUESTS, *list(cast("ir.Shape", value.shape))[1:]])
+    if value.shape is not None:
+        value.shape = ir.Shape([REQUESTS, *list(value.shape)[1:]])
     return value
 
 

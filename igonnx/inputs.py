@@ -7,12 +7,21 @@ from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from igonnx.errors import InputError
 from igonnx.model import Model, TensorInfo
 
-__all__ = ["Arrays", "Baseline", "batched_inputs", "checked_baseline", "checked_inputs", "numpy_dtype"]
+__all__ = [
+    "Arrays",
+    "Baseline",
+    "batched_inputs",
+    "checked_baseline",
+    "checked_inputs",
+    "inner_symbols",
+    "numpy_dtype",
+]
 
 Arrays: TypeAlias = "ArrayLike | Mapping[str, ArrayLike]"
 Baseline: TypeAlias = "float | ArrayLike | Mapping[str, float | ArrayLike] | None"
@@ -20,9 +29,12 @@ Baseline: TypeAlias = "float | ArrayLike | Mapping[str, float | ArrayLike] | Non
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The NumPy dtype of an ONNX dtype name such as "float32", "bfloat16" or "string"."""
-    if name == "bfloat16":
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(object if name == "string" else name)
+    if name == "string":
+        return np.dtype(object)
+    try:
+        return np.dtype(name)
+    except TypeError:  # bfloat16, float8e4m3fn, int4, ...
+        return np.dtype(ir.DataType[name.upper()].numpy())
 
 
 def checked_inputs(model: Model, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -39,7 +51,9 @@ def _by_name(declared: Sequence[TensorInfo], inputs: Arrays) -> Mapping[str, Arr
     names = [info.name for info in declared]
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
-            raise InputError(f"one array was given; the model has {len(names)} inputs: pass a dict of {names}")
+            raise InputError(
+                f"one array was given; the model has {len(names)} inputs: pass a dict of {names}"
+            )
         return {names[0]: inputs}
     missing = [name for name in names if name not in inputs]
     unknown = [name for name in inputs if name not in names]
@@ -50,24 +64,40 @@ def _by_name(declared: Sequence[TensorInfo], inputs: Arrays) -> Mapping[str, Arr
 
 
 def _checked(info: TensorInfo, given: ArrayLike) -> NDArray[Any]:
-    array = _as_dtype(np.asarray(given), numpy_dtype(info.dtype), f"input {info.name!r}")
-    if array.ndim != len(info.shape):
-        raise InputError(f"input {info.name!r} has shape {list(array.shape)}; expected {_axes(info)}")
-    for axis, (size, declared) in enumerate(zip(array.shape, info.shape, strict=True)):
-        # The first axis counts examples: any number of them, also where the file says 1.
-        if axis > 0 and isinstance(declared, int) and size != declared:
-            raise InputError(f"input {info.name!r} has shape {list(array.shape)}; expected {_axes(info)}")
+    what = f"input {info.name!r}"
+    array = _as_dtype(_as_array(given, what), numpy_dtype(info.dtype), what)
+    # The first axis counts examples: any number of them, also where the file says 1.
+    fits = array.ndim == len(info.shape) and all(
+        size == declared
+        for size, declared in zip(array.shape[1:], info.shape[1:], strict=True)
+        if isinstance(declared, int)
+    )
+    if not fits:
+        raise InputError(f"{what} has shape {list(array.shape)}; expected {_axes(info)}")
     if array.ndim and len(array) == 0:
         raise InputError(f"input {info.name!r} holds no examples: shape {list(array.shape)}")
-    _require_finite(array, f"input {info.name!r}")
+    _require_finite(array, what)
     return array
+
+
+def _as_array(given: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # lists of different lengths
+        raise InputError(
+            f"{what} cannot be made an array: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _as_dtype(array: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
     """`array` as `dtype`: exact for integers and booleans, rounding allowed between floats."""
-    if array.dtype == dtype:
+    strings = dtype.kind == "O"
+    if array.dtype == dtype or (strings and array.dtype.kind == "U"):
+        array = array.astype(dtype, copy=False)
         return np.ascontiguousarray(array).reshape(array.shape)
     floating = np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
+    if strings:
+        raise InputError(f"{what} is {array.dtype}; expected strings")
     convertible = array.dtype.kind in "biuf" and (floating or array.dtype.kind in "biu")
     if not convertible:
         raise InputError(f"{what} is {array.dtype}; expected {dtype}")
@@ -85,57 +115,93 @@ def _require_finite(array: NDArray[Any], what: str) -> None:
     if bad.any():
         where = [int(i) for i in np.argwhere(bad)[0]]
         value = float(array[tuple(where)])
-        raise InputError(f"{what} is {value} at {where} ({int(bad.sum())} such values); expected finite numbers")
+        raise InputError(
+            f"{what} is {value} at {where} ({int(bad.sum())} such values); expected finite numbers"
+        )
 
 
 def _axes(info: TensorInfo) -> str:
     return "[" + ", ".join("?" if dim is None else str(dim) for dim in info.shape) + "]"
 
 
-def batched_inputs(model: Model, arrays: Mapping[str, NDArray[Any]], explained: Sequence[str]) -> list[str]:
+def batched_inputs(
+    model: Model, arrays: Mapping[str, NDArray[Any]], explained: Sequence[str]
+) -> list[str]:
     """Names of the inputs whose first axis counts examples.
 
-    Explained inputs have it; another input has it when its first axis is as long as theirs and is declared symbolic,
-    or fixed at the same number. Raises `InputError` when explained inputs disagree about the number of examples.
+    Explained inputs have it; another input has it when its first axis is as long as theirs and is declared with the
+    same symbol or number, or with a symbol that does not also name a later axis. Raises `InputError` when inputs
+    disagree about the number of examples.
     """
     declared = {info.name: info.shape for info in model.inputs}
-    lead = [name for name in explained if name in declared]
+    lead = [name for name in explained if name in declared] or _counting_inputs(model)
     if not lead:
-        # Intermediate tensors are explained: the examples are counted by the inputs with a symbolic first axis.
-        lead = [n for n, shape in declared.items() if shape and not isinstance(shape[0], int)] or [
-            n for n, shape in declared.items() if shape
-        ]
+        return []
     counts = {name: len(arrays[name]) for name in lead}
-    if explained and len(set(counts.values())) > 1 and any(name in declared for name in explained):
+    total, first = counts[lead[0]], declared[lead[0]][0]
+    same = {n: len(arrays[n]) for n, shape in declared.items() if shape and shape[0] == first}
+    counts |= {n: size for n, size in same.items() if isinstance(first, str) and size != 1}
+    if len(set(counts.values())) > 1:
         raise InputError(f"inputs hold different numbers of examples: {counts}")
-    total = counts[lead[0]]
-    fixed = declared[lead[0]][0]
+    inner = inner_symbols(model)
     batched = []
-    for name, shape in declared.items():
-        free = bool(shape) and (not isinstance(shape[0], int) or shape[0] == fixed)
-        if name in explained or (free and len(arrays[name]) == total):
+    for info in model.inputs:
+        name, array = info.name, arrays[info.name]
+        leads = info.shape[0] if info.shape else None
+        free = array.ndim > 0 and (leads == first or not (isinstance(leads, int) or leads in inner))
+        if name in explained or (free and len(array) == total):
             batched.append(name)
+        elif isinstance(leads, int) and len(array) != leads:
+            raise InputError(
+                f"input {name!r} has shape {list(array.shape)}; expected {_axes(info)}"
+            )
     return batched
+
+
+def inner_symbols(model: Model) -> set[str]:
+    """Symbols that name a later axis of some input (a height, a sequence's length): they do not count examples."""
+    return {dim for info in model.inputs for dim in info.shape[1:] if isinstance(dim, str)}
+
+
+def _counting_inputs(model: Model) -> list[str]:
+    """Inputs that count the examples where intermediate tensors are explained: those with a symbolic first axis."""
+    inner = inner_symbols(model)
+    shaped = [info for info in model.inputs if info.shape]
+    symbolic = [
+        info for info in shaped if not isinstance(info.shape[0], int) and info.shape[0] not in inner
+    ]
+    chosen = symbolic or shaped
+    return [info.name for info in chosen if info.shape[0] == chosen[0].shape[0]]
 
 
 def checked_baseline(
     baseline: Baseline, x: Mapping[str, NDArray[Any]], dtype: DTypeLike
 ) -> dict[str, NDArray[Any]]:
     """Baselines by tensor name, of the shapes of `x` [R, ...]: zeros for None, filled for a number, else broadcast."""
-    if not isinstance(baseline, Mapping):
-        if len(x) > 1 and baseline is not None and np.ndim(baseline) > 0:
-            raise InputError(f"one baseline array was given for {len(x)} explained tensors: pass a dict of {list(x)}")
-        baseline = dict.fromkeys(x, baseline)  # type: ignore[arg-type]
-    unknown = [name for name in baseline if name not in x]
+    named: dict[str, Any]
+    if isinstance(baseline, Mapping):
+        named = dict(baseline)
+    else:
+        if len(x) > 1 and baseline is not None and _as_array(baseline, "baseline").ndim > 0:
+            raise InputError(
+                f"one baseline array was given for {len(x)} explained tensors: pass a dict of {list(x)}"
+            )
+        named = dict.fromkeys(x, baseline)
+    unknown = [name for name in named if name not in x]
     if unknown:
-        raise InputError(f"baseline for {unknown[0]!r}, which is not explained; expected {', '.join(map(repr, x))}")
-    return {name: _filled(baseline.get(name), array, name, np.dtype(dtype)) for name, array in x.items()}
+        raise InputError(
+            f"baseline for {unknown[0]!r}, which is not explained; expected {', '.join(map(repr, x))}"
+        )
+    return {
+        name: _filled(named.get(name), array, name, np.dtype(dtype)) for name, array in x.items()
+    }
 
 
 def _filled(given: Any, x: NDArray[Any], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     if given is None:
         return np.zeros(x.shape, dtype)
-    array = _as_dtype(np.asarray(given), dtype, f"baseline of {name!r}")
+    what = f"baseline of {name!r}"
+    array = _as_dtype(_as_array(given, what), dtype, what)
     _require_finite(array, f"baseline of {name!r}")
     try:
         return np.ascontiguousarray(np.broadcast_to(array, x.shape))

@@ -93,6 +93,7 @@ class Model:
             model = ir.from_proto(proto)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"{name}: not a usable ONNX graph: {_first_line(error)}") from error
+        _own_constants(model)
         if folder is not None:
             ir.external_data.set_base_dir(model.graph, folder)
         loaded = cls(model, name=name, folder=folder)
@@ -172,7 +173,9 @@ class Model:
         for value in outputs:
             if value.name == name:
                 if not is_floating(value):
-                    raise InputError(f"output {name!r} is {_info(value).dtype}: only floating outputs can be explained")
+                    raise InputError(
+                        f"output {name!r} is {_info(value).dtype}: only floating outputs can be explained"
+                    )
                 return value
         raise InputError(_unknown("output", name, [cast("str", value.name) for value in outputs]))
 
@@ -189,12 +192,22 @@ class Model:
         chosen = [names] if isinstance(names, str) else list(names)
         if not chosen:
             raise InputError("wrt is empty: name at least one tensor")
+        values = [self.find_tensor(name) for name in chosen]
         if len(set(chosen)) < len(chosen):
             raise InputError(f"wrt names a tensor twice: {chosen}")
-        values = [self.find_tensor(name) for name in chosen]
         for value in values:
+            if value.name in graph.initializers:
+                raise InputError(
+                    f"wrt {value.name!r} is filled by an initializer: only what callers provide has a path"
+                )
+            if value is output:
+                raise InputError(
+                    f"wrt {value.name!r} is the output itself: there is nothing between them to explain"
+                )
             if not is_floating(value):
-                raise InputError(f"wrt {value.name!r} is {_info(value).dtype}: only floating tensors have gradients")
+                raise InputError(
+                    f"wrt {value.name!r} is {_info(value).dtype}: only floating tensors have gradients"
+                )
         connected = set(differentiable_sources(graph, output, values))
         for value in values:
             if value not in connected:
@@ -221,7 +234,7 @@ class Model:
         """The input or intermediate tensor called `name`."""
         known = {value.name: value for value in self.ir.graph.inputs}
         known.update({value.name: value for node in self.ir.graph for value in node.outputs})
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise InputError(_unknown("tensor", name, [n for n in known if n]))
         return known[name]
 
@@ -244,6 +257,22 @@ def infer_shapes(model: ir.Model) -> None:
         logger.setLevel(level)
 
 
+def own_tensor(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Another tensor object on the same data: naming a value renames its tensor, which clones and protobufs share."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return ir.ExternalTensor(
+            tensor.location,
+            tensor.offset,
+            tensor.length,
+            tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name or "",
+            base_dir=tensor.base_dir,
+        )
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape, name=tensor.name)
+
+
 def is_floating(value: ir.Value) -> bool:
     """Whether `value` is a floating-point tensor."""
     return value.dtype is not None and value.dtype.is_floating_point()
@@ -254,7 +283,8 @@ def _info(value: ir.Value) -> TensorInfo:
     dtype = {"float": "float32", "double": "float64", "undefined": "unknown"}.get(dtype, dtype)
     shape = () if value.shape is None else tuple(value.shape)
     axes = tuple(
-        dim if isinstance(dim, int) else (None if dim.value is None else str(dim.value)) for dim in shape
+        dim if isinstance(dim, int) else (None if dim.value is None else str(dim.value))
+        for dim in shape
     )
     return TensorInfo(value.name or "", dtype, axes)
 
@@ -282,7 +312,9 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
             f"{name}: not an ONNX model, or a damaged one ({len(data):,} bytes cannot be decoded)"
         ) from error
     if not proto.HasField("graph") or not proto.opset_import:
-        raise ModelError(f"{name}: not an ONNX model: no graph was found in its {len(data):,} bytes")
+        raise ModelError(
+            f"{name}: not an ONNX model: no graph was found in its {len(data):,} bytes"
+        )
     return proto
 
 
@@ -305,6 +337,20 @@ def _upgraded(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
         ) from error
 
 
+def _own_constants(model: ir.Model) -> None:
+    """Keep what lifting constants does to their names out of the protobuf they came from."""
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        for node in graph.all_nodes():
+            value = node.attributes.get("value")
+            if (
+                node.op_type == "Constant"
+                and value is not None
+                and value.type == ir.AttributeType.TENSOR
+            ):
+                node.attributes["value"] = ir.AttrTensor("value", own_tensor(value.as_tensor()))
+
+
 def _name_everything(graph: ir.Graph) -> None:
     """Give unnamed nodes a name, so that messages can point at them."""
     for index, node in enumerate(graph.all_nodes()):
@@ -316,7 +362,9 @@ def _dependent_on(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]
     """Values computed from the contents of `sources` (their shapes alone do not count)."""
     dependent = set(sources)
     for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(value in dependent for value in node.inputs):
+        if node.op_type not in ("Shape", "Size") and any(
+            value in dependent for value in node.inputs
+        ):
             dependent.update(node.outputs)
     return dependent
 
@@ -326,13 +374,15 @@ def _is_embedding(value: ir.Value) -> bool:
     node = value.producer()
     if node is None or node.op_type != "Gather" or node.inputs[0] is None:
         return False
-    return node.inputs[0].const_value is not None and node.inputs[0].dtype is not None and (
-        node.inputs[0].dtype.is_floating_point()
+    return (
+        node.inputs[0].const_value is not None
+        and node.inputs[0].dtype is not None
+        and (node.inputs[0].dtype.is_floating_point())
     )
 
 
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+def _unknown(kind: str, name: object, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(repr(n) for n in known[:8]) + (", ..." if len(known) > 8 else "")
     return f"unknown {kind} {name!r}; the model has {listed or 'none'}{hint}"

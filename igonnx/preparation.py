@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from igonnx.engine.forward import Forward
+from igonnx.engine.forward import Forward, axis_of_length
 from igonnx.engine.plan import Engine
 from igonnx.engine.runtime import Providers, RuntimeSession
 from igonnx.errors import InputError, ModelError
@@ -44,7 +44,9 @@ class Prepared:
     forward: Forward
     engine: Engine
     batched: tuple[str, ...]  # model inputs that have the batch axis
-    graph_batched: tuple[str, ...]  # those among the engine's fixed inputs, as the engine calls them
+    graph_batched: tuple[
+        str, ...
+    ]  # those among the engine's fixed inputs, as the engine calls them
     graph_shared: tuple[str, ...]
     dtype: np.dtype[Any]
     batch_axis: int | None  # of the explained output
@@ -59,10 +61,18 @@ def prepare(
     fixed_rows = fixed_batch(model, batched) if free is None else None
     model = model if free is None else free
     forward = Forward(
-        model, also=settings.wrt, fixed_rows=fixed_rows, providers=settings.providers, threads=settings.threads
+        model,
+        also=settings.wrt,
+        fixed_rows=fixed_rows,
+        providers=settings.providers,
+        threads=settings.threads,
     )
     axis = _batch_axis(model, settings, forward, arrays, batched, fixed_rows)
     if axis is None:
+        if fixed_rows is not None and fixed_rows > 1:
+            raise ModelError(
+                f"output {settings.output!r} has no axis for the {fixed_rows} examples that the model takes at once"
+            )
         fixed_rows = 1
     rows = build_row_gradient(
         simplified(model, keep=settings.wrt),
@@ -90,23 +100,31 @@ def _batch_axis(
     batched: Sequence[str],
     fixed_rows: int | None,
 ) -> int | None:
-    """The axis of the explained output that counts examples: by its symbol, else by running twice as many."""
-    output = model.find_output(settings.output)
-    inputs = [value for value in model.input_values if value.name in batched]
-    axis = batch_axis_of(output, inputs)
-    symbols = {info.shape[0] for info in model.inputs if info.name in batched}
-    declared = () if output.shape is None else [info for info in model.outputs if info.name == output.name][0].shape
-    if axis is not None and declared and declared[axis] in symbols and declared[axis] is not None:
+    """The axis of the explained output that counts examples: by its symbol, else by running two and three of them.
+
+    None: the output has no such axis, and examples have to be run one by one.
+    """
+    axis = batch_axis_of(
+        model.find_output(settings.output),
+        [value for value in model.input_values if value.name in batched],
+    )
+    if axis is not None:
         return axis
+
+    def shape_for(count: int) -> tuple[int, ...]:
+        rows = {n: a[np.arange(count) % len(a)] if n in batched else a for n, a in arrays.items()}
+        return forward.run(rows, batched, {})[settings.output].shape
+
     if fixed_rows is not None:
-        return axis
-    once = forward.run(arrays, batched, {})[settings.output].shape
-    doubled = {n: np.concatenate([a, a]) if n in batched else a for n, a in arrays.items()}
-    twice = forward.run(doubled, batched, {})[settings.output].shape
-    if len(once) != len(twice):
-        raise ModelError(f"output {settings.output!r} changes its number of axes with the batch size")
-    changed = [i for i, (a, b) in enumerate(zip(once, twice, strict=True)) if b == 2 * a and a != b]
-    return changed[0] if changed else None
+        return axis_of_length(shape_for(fixed_rows), fixed_rows)
+    two, three = shape_for(2), shape_for(3)
+    if len(two) != len(three):
+        raise ModelError(
+            f"output {settings.output!r} changes its number of axes with the batch size"
+        )
+    return next(
+        (i for i, sizes in enumerate(zip(two, three, strict=True)) if sizes == (2, 3)), None
+    )
 
 
 def _on_cpu(providers: Providers) -> bool:
@@ -142,7 +160,12 @@ def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequen
     )
 
 
-def _reference(model: Model, settings: Settings, rows: RowGradient, batched: Sequence[str]) -> Engine:  # noqa: ARG001
+def _reference(
+    model: Model,
+    settings: Settings,
+    rows: RowGradient,
+    batched: Sequence[str],  # noqa: ARG001
+) -> Engine:
     from igonnx.engine.reference import ReferenceEngine
 
     graph = rows.model.graph

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -20,14 +20,31 @@ import onnx_ir.passes.common as passes
 from igonnx.autodiff.builder import GraphBuilder, dims, rank
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
-from igonnx.model import Model, is_floating
+from igonnx.model import Model, is_floating, own_tensor
 
-__all__ = ["APPLY", "Apply", "RowGradient", "batch_axis_of", "build_row_gradient", "normalised_apply"]
+__all__ = [
+    "APPLY",
+    "Apply",
+    "RowGradient",
+    "batch_axis_of",
+    "build_row_gradient",
+    "normalised_apply",
+]
 
 Apply: TypeAlias = "str | tuple[str, int] | None"
 APPLY = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid"}
 ROWS = "rows"
-_RESERVED = ("row", "alpha", "weight", "cotangent", "score", "slope")
+_RESERVED = frozenset(["row", "alpha", "weight", "cotangent", "score", "slope"])
+_RESERVED_PREFIXES = (
+    "x:",
+    "z:",
+    "baseline:",
+    "fixed:",
+    "gradient:",
+    "weighted_gradient:",
+    "plan/",
+    "igonnx/",
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +52,6 @@ class RowGradient:
     """A graph of the form above, and the names in it."""
 
     model: ir.Model
-    builder: GraphBuilder
     explained: tuple[str, ...]  # tensors of the model; inputs are z:<name>
     fixed: tuple[str, ...]  # other model inputs that are still needed; inputs are fixed:<name>
     dtype: np.dtype[np.generic]  # of cotangent and score: float64 for a float64 model, else float32
@@ -49,28 +65,43 @@ def normalised_apply(apply: Apply, output_rank: int) -> tuple[str, int] | None:
     """
     if apply is None:
         return None
-    name, axis = (apply, None) if isinstance(apply, str) else apply
-    if name not in APPLY:
-        raise InputError(f"apply is {apply!r}; expected None, {', '.join(repr(known) for known in APPLY)}")
+    name, axis = _function_and_axis(apply)
     if axis is None:
+        if name == "sigmoid":  # elementwise
+            return APPLY[name], 0
         axis = 1 if output_rank >= 4 else output_rank - 1
     if not -output_rank <= axis < output_rank:
         raise InputError(f"apply axis {axis} is outside the output, which has {output_rank} axes")
     return APPLY[name], axis % output_rank
 
 
-def batch_axis_of(output: ir.Value, explained: Sequence[ir.Value]) -> int | None:
-    """The axis of `output` that counts examples: the one with the symbol of the explained tensors' first axis.
+def _function_and_axis(apply: Apply) -> tuple[str, int | None]:
+    if isinstance(apply, str) and apply in APPLY:
+        return apply, None
+    if isinstance(apply, tuple) and len(apply) == 2:
+        name, axis = apply
+        if (
+            isinstance(name, str)
+            and name in APPLY
+            and isinstance(axis, int)
+            and not isinstance(axis, bool)
+        ):
+            return name, axis
+    known = ", ".join(repr(name) for name in APPLY)
+    raise InputError(
+        f"apply is {apply!r}; expected None, {known}, or one of these with an axis in a tuple"
+    )
 
-    Without such a symbol it is axis 0; None for an output without axes.
-    """
-    if output.shape is None or len(output.shape) == 0:
-        return None if output.shape is not None else 0
-    symbols = {dims(value)[0] for value in explained if value.shape is not None and len(value.shape)}
+
+def batch_axis_of(output: ir.Value, batched: Sequence[ir.Value]) -> int | None:
+    """The axis of `output` that has the symbol of the batched inputs' first axis; None where no axis has it."""
+    if output.shape is None:
+        return None
+    symbols = {dims(value)[0] for value in batched if value.shape is not None and len(value.shape)}
     for axis, dim in enumerate(dims(output)):
         if isinstance(dim, str) and dim in symbols:
             return axis
-    return 0
+    return None
 
 
 def build_row_gradient(
@@ -92,17 +123,32 @@ def build_row_gradient(
     op = GraphBuilder(copy.ir, native=native)
     dtype = _score_dtype([target, *tensors])
     fixed = [value for value in copy.input_values if value not in tensors]
-    sources = [_opened(graph, value, name, fixed_rows) for value, name in zip(tensors, wrt, strict=True)]
+    sources = [
+        _opened(graph, value, name, fixed_rows) for value, name in zip(tensors, wrt, strict=True)
+    ]
     if target in tensors:
-        raise InputError(f"wrt {target.name!r} is the output itself: there is nothing between them to explain")
+        raise InputError(
+            f"wrt {target.name!r} is the output itself: there is nothing between them to explain"
+        )
     rows_first = _rows_first(op, target, apply, batch_axis)
-    shape = [ROWS if fixed_rows is None else fixed_rows, *list(cast("ir.Shape", rows_first.shape))[1:]]
-    cotangent = ir.Input("cotangent", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.from_numpy(dtype)))
+    shape = [
+        ROWS if fixed_rows is None else fixed_rows,
+        *list(cast("ir.Shape", rows_first.shape))[1:],
+    ]
+    cotangent = ir.val(
+        "cotangent", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.from_numpy(dtype))
+    )
     graph.inputs.append(cotangent)
     seed = op.cast(cotangent, cast("ir.DataType", rows_first.dtype))
     product = op.cast(op.Mul(rows_first, seed), ir.DataType.from_numpy(dtype))
-    score = op.ReduceSum(product, list(range(1, rank(rows_first))), keepdims=0) if rank(rows_first) > 1 else product
+    score = (
+        op.ReduceSum(product, list(range(1, rank(rows_first))), keepdims=0)
+        if rank(rows_first) > 1
+        else product
+    )
     gradients = differentiate(op, {rows_first: seed}, sources)
+    for name, source in zip(wrt, sources, strict=True):
+        source.name = f"z:{name}"  # until here it has the name that messages should show
     graph.outputs.clear()
     graph.outputs.append(_output(op, score, "score", ir.Shape(shape[:1])))
     for name, source, gradient in zip(wrt, sources, gradients, strict=True):
@@ -111,7 +157,7 @@ def build_row_gradient(
         graph.outputs.append(_output(op, gradient, f"gradient:{name}", source.shape))
     passes.RemoveUnusedNodesPass()(copy.ir)
     needed = _keep_needed_inputs(graph, fixed)
-    return RowGradient(copy.ir, op, tuple(wrt), needed, dtype, fixed_rows)
+    return RowGradient(copy.ir, tuple(wrt), needed, dtype, fixed_rows)
 
 
 def _score_dtype(values: Sequence[ir.Value]) -> np.dtype[np.generic]:
@@ -126,10 +172,12 @@ def _opened(graph: ir.Graph, value: ir.Value, name: str, fixed_rows: int | None)
     rank(value)
     shape = list(cast("ir.Shape", value.shape))
     if not shape:
-        raise InputError(f"wrt {name!r} is a scalar: it has no batch axis to explain examples along")
+        raise InputError(
+            f"wrt {name!r} is a scalar: it has no batch axis to explain examples along"
+        )
     if fixed_rows is not None:
         shape[0] = fixed_rows
-    source = ir.Input(f"z:{name}", shape=ir.Shape(shape), type=value.type)
+    source = ir.val(name, shape=ir.Shape(shape), type=value.type)
     value.replace_all_uses_with(source, replace_graph_outputs=True)
     if value in graph.inputs:
         graph.inputs.remove(value)
@@ -137,13 +185,20 @@ def _opened(graph: ir.Graph, value: ir.Value, name: str, fixed_rows: int | None)
     return source
 
 
-def _rows_first(op: GraphBuilder, target: ir.Value, apply: Apply, batch_axis: int | None) -> ir.Value:
+def _rows_first(
+    op: GraphBuilder, target: ir.Value, apply: Apply, batch_axis: int | None
+) -> ir.Value:
     """The output after `apply`, with its batch axis moved to the front (made, where it has none)."""
     value = target
     chosen = normalised_apply(apply, rank(target))
     if chosen is not None:
         operator, axis = chosen
-        value = op.emit(operator, value, **({} if operator == "Sigmoid" else {"axis": axis}))
+        if axis == batch_axis and operator != "Sigmoid":
+            raise InputError(
+                f"apply {apply!r} would run over axis {axis} of output {target.name!r}, which counts the examples"
+            )
+        attributes: dict[str, Any] = {} if operator == "Sigmoid" else {"axis": axis}
+        value = op.emit(operator, value, **attributes)
         value.shape = target.shape
     if batch_axis is None:
         expanded = cast("ir.Value", op.Unsqueeze(value, [0]))
@@ -178,10 +233,18 @@ def _keep_needed_inputs(graph: ir.Graph, fixed: Sequence[ir.Value]) -> tuple[str
 
 def _free_reserved_names(graph: ir.Graph) -> None:
     """Rename the model's own tensors that carry a name the graph's interface needs."""
-    taken = {value.name for node in graph for value in node.outputs}
-    for value in [*graph.initializers.values(), *(v for node in graph for v in node.outputs)]:
-        if value.name in _RESERVED:
-            fresh = f"{value.name}_of_model"
-            while fresh in taken or fresh in graph.initializers:
+    values = [
+        *graph.initializers.values(),
+        *(value for node in graph.all_nodes() for value in node.outputs),
+    ]
+    taken = {value.name for value in values}
+    for value in values:
+        name = value.name or ""
+        if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
+            fresh = f"of_model/{name}"
+            while fresh in taken:
                 fresh += "_"
+            taken.add(fresh)
+            if value.const_value is not None:
+                value.const_value = own_tensor(value.const_value)
             value.name = fresh

@@ -27,6 +27,8 @@ def resolve(
     """
     examples, shape = len(output), output.shape[1:]
     if _is_functional(target, output.shape):
+        if np.asarray(target).dtype.kind not in "biuf":
+            raise InputError(f"the target array is {np.asarray(target).dtype}; expected numbers")
         cotangent = np.ascontiguousarray(np.asarray(target), dtype=dtype)
         if not np.isfinite(cotangent).all():
             raise InputError("the target array holds values that are not finite")
@@ -51,12 +53,16 @@ def _is_functional(target: Target, shape: tuple[int, ...]) -> bool:
 
 def _per_example(target: Target, examples: int, shape: tuple[int, ...]) -> list[Any]:
     if isinstance(target, np.ndarray):
-        if target.dtype.kind not in "iu":
+        if target.dtype.kind not in "iu" or target.ndim > 2:
             raise InputError(
-                f"target array has shape {list(target.shape)} and dtype {target.dtype}; expected weights of the output's "
-                f"shape {[examples, *shape]}, or one integer class per example"
+                f"target array has shape {list(target.shape)} and dtype {target.dtype}; expected weights of the "
+                f"output's shape {[examples, *shape]}, or one integer class per example"
             )
-        target = [int(i) for i in target] if target.ndim == 1 else [tuple(map(int, i)) for i in target]
+        if target.ndim == 0:
+            return [int(target)] * examples
+        target = (
+            [int(i) for i in target] if target.ndim == 1 else [tuple(map(int, i)) for i in target]
+        )
     if isinstance(target, list):
         if len(target) != examples:
             raise InputError(f"{len(target)} targets were given for {examples} examples")
@@ -69,9 +75,13 @@ def _index(given: Any, shape: tuple[int, ...]) -> TargetIndex:
     if any(isinstance(i, bool) or not isinstance(i, int | np.integer) for i in index):
         raise InputError(f"target {given!r} is not an index: expected integers")
     if len(index) != len(shape):
-        wanted = "one class index" if len(shape) == 1 else f"a tuple of {len(shape)} indices"
-        raise InputError(f"target {given!r} does not fit an output of shape {list(shape)} per example: expected {wanted}")
+        wanted = {0: "None", 1: "one index"}.get(len(shape), f"a tuple of {len(shape)} indices")
+        raise InputError(
+            f"target {given!r} does not fit an output of shape {list(shape)} per example: expected {wanted}"
+        )
     for i, size in zip(index, shape, strict=True):
         if not -size <= i < size:
-            raise InputError(f"target {given!r} is outside the output: expected 0 to {size - 1}")
+            raise InputError(
+                f"target {given!r} is outside the output of shape {list(shape)} per example: expected 0 to {size - 1}"
+            )
     return tuple(int(i) % size for i, size in zip(index, shape, strict=True))

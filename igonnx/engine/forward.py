@@ -13,7 +13,7 @@ from igonnx.engine.runtime import Providers, RuntimeSession
 from igonnx.errors import ModelError
 from igonnx.model import Model
 
-__all__ = ["Forward"]
+__all__ = ["Forward", "axis_of_length"]
 
 
 class Forward:
@@ -45,34 +45,79 @@ class Forward:
         )
 
     def run(
-        self, inputs: Mapping[str, NDArray[Any]], batched: Sequence[str], batch_axes: Mapping[str, int | None]
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        batched: Sequence[str],
+        batch_axes: Mapping[str, int | None],
     ) -> dict[str, NDArray[Any]]:
         """All outputs by name for `inputs`, whose entries named in `batched` have the batch axis in front.
 
         A model that only takes batches of one size is run as often as needed; its outputs are joined along
-        `batch_axes` (axis 0 where nothing else is said).
+        `batch_axes` (where nothing is said, the first axis of the length of a batch; None: stacked).
         """
         total = len(inputs[batched[0]]) if batched else 1
         size = self._fixed_rows
         if size is None or total == size:
             return self._session.run(inputs)
+        return self._in_parts(inputs, batched, batch_axes, total, size)
+
+    def one_by_one(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        batched: Sequence[str],
+        batch_axes: Mapping[str, int | None],
+    ) -> dict[str, NDArray[Any]]:
+        """As `run`, but each example by itself; outputs whose axis is None are stacked, also for a single example."""
+        total = len(inputs[batched[0]]) if batched else 1
+        return self._in_parts(inputs, batched, batch_axes, total, 1)
+
+    def _in_parts(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        batched: Sequence[str],
+        batch_axes: Mapping[str, int | None],
+        total: int,
+        size: int,
+    ) -> dict[str, NDArray[Any]]:
         parts = []
         for start in range(0, total, size):
             rows = np.minimum(np.arange(start, start + size), total - 1)
-            feeds = {name: array[rows] if name in batched else array for name, array in inputs.items()}
+            feeds = {
+                name: array[rows] if name in batched else array for name, array in inputs.items()
+            }
             parts.append((self._session.run(feeds), min(size, total - start)))
-        return {name: self._joined(name, parts, batch_axes.get(name, 0)) for name in parts[0][0]}
+        return {name: self._joined(name, parts, batch_axes, size) for name in parts[0][0]}
 
     def _joined(
-        self, name: str, parts: Sequence[tuple[dict[str, NDArray[Any]], int]], axis: int | None
+        self,
+        name: str,
+        parts: Sequence[tuple[dict[str, NDArray[Any]], int]],
+        batch_axes: Mapping[str, int | None],
+        size: int,
     ) -> NDArray[Any]:
+        axis = (
+            batch_axes[name]
+            if name in batch_axes
+            else axis_of_length(parts[0][0][name].shape, size)
+        )
         if axis is None:
+            self._require_one_shape(name, [results[name].shape for results, _ in parts])
             return np.stack([results[name] for results, _ in parts])
         arrays = [results[name].take(range(count), axis=axis) for results, count in parts]
-        shapes = {array.shape[:axis] + array.shape[axis + 1 :] for array in arrays}
-        if len(shapes) > 1:
-            raise ModelError(
-                f"output {name!r} has another shape for each example ({', '.join(map(str, sorted(shapes)))}): "
-                "explain them one by one"
-            )
+        self._require_one_shape(
+            name, [array.shape[:axis] + array.shape[axis + 1 :] for array in arrays]
+        )
         return np.concatenate(arrays, axis=axis)
+
+    @staticmethod
+    def _require_one_shape(name: str, shapes: Sequence[tuple[int, ...]]) -> None:
+        if len(set(shapes)) > 1:
+            listed = ", ".join(str(list(shape)) for shape in sorted(set(shapes)))
+            raise ModelError(
+                f"output {name!r} has another shape for each example ({listed}): explain them one by one"
+            )
+
+
+def axis_of_length(shape: Sequence[int], length: int) -> int | None:
+    """The first axis that is `length` long, or None."""
+    return next((axis for axis, size in enumerate(shape) if size == length), None)

@@ -13,7 +13,12 @@ from numpy.typing import DTypeLike
 
 from igonnx import _core
 from igonnx.engine.plan import Requests, RowPlan, RowResult
-from igonnx.engine.runtime import Providers, one_line, onnxruntime_module
+from igonnx.engine.runtime import (
+    Providers,
+    one_line,
+    onnxruntime_module,
+    requested_providers,
+)
 from igonnx.errors import EngineError, InputError
 
 __all__ = ["NativeEngine", "attach"]
@@ -103,7 +108,7 @@ class NativeEngine:
             model=model,
             external_data_folder=folder,
             threads=threads or 0,
-            providers=_providers(providers),
+            providers=requested_providers(providers),
             log_name=name,
         )
 
@@ -143,19 +148,3 @@ def _pick(arrays: Mapping[str, Any], name: str, what: str) -> Any:
     except KeyError:
         given = ", ".join(map(repr, arrays)) or "none"
         raise InputError(f"{what} lacks {name!r}; given: {given}") from None
-
-
-def _providers(providers: Providers) -> list[tuple[str, dict[str, str]]]:
-    """Return names and options as the runtime takes them, or raise EngineError for one it lacks."""
-    onnxruntime = onnxruntime_module()
-    available = onnxruntime.get_available_providers()
-    result = []
-    for provider in providers or ():
-        name, options = (provider, {}) if isinstance(provider, str) else provider
-        if name not in available:
-            raise EngineError(
-                f"onnxruntime {onnxruntime.__version__} has no {name!r}; "
-                f"this build has {', '.join(available)}"
-            )
-        result.append((name, {key: str(value) for key, value in options.items()}))
-    return result

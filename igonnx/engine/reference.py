@@ -18,7 +18,12 @@ class ReferenceEngine:
     """Runs row plans on a row gradient (`igonnx.row_gradient`), the oracle the native engine is tested against."""
 
     def __init__(
-        self, session: RuntimeSession, *, explained: Sequence[str], dtypes: Sequence[Any], fixed_rows: int | None
+        self,
+        session: RuntimeSession,
+        *,
+        explained: Sequence[str],
+        dtypes: Sequence[Any],
+        fixed_rows: int | None,
     ) -> None:
         """`dtypes` are those of the tensors z:<name>, one per explained tensor."""
         self._session = session
@@ -46,22 +51,27 @@ class ReferenceEngine:
                 gradient = results[f"gradient:{name}"][:count].astype(np.float64)
                 request = plan.row[rows]
                 path = (requests.x[name] - requests.baseline[name])[request].astype(np.float64)
-                slope[rows] += (gradient * path).reshape(count, -1).sum(axis=1)
                 column = plan.weight[rows].reshape(-1, *[1] * (gradient.ndim - 1))
-                np.add.at(sums[name], request, column * gradient)
+                with np.errstate(
+                    invalid="ignore"
+                ):  # infinite gradients: the slope tells the caller
+                    slope[rows] += (gradient * path).reshape(count, -1).sum(axis=1)
+                    np.add.at(sums[name], request, column * gradient)
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(plan.row))
         return RowResult(sums, score, slope)
 
     def _chunks(self, total: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
-        """Row numbers of each run; where the model takes batches of one size only, the last row fills the last one up."""
+        """Row numbers of each run; where the model takes batches of one size only, the last row fills up the last."""
         size = self._fixed_rows or batch_size
         for start in range(0, total, size):
             rows = np.arange(start, min(start + size, total))
             missing = size - len(rows) if self._fixed_rows else 0
             yield np.concatenate([rows, np.repeat(rows[-1:], missing)])
 
-    def _feeds(self, requests: Requests, plan: RowPlan, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def _feeds(
+        self, requests: Requests, plan: RowPlan, rows: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
         request = plan.row[rows]
         feeds: dict[str, NDArray[Any]] = {}
         for name, dtype in zip(self._explained, self._dtypes, strict=True):

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.errors import EngineError
+from igonnx.errors import NO_RUNTIME, EngineError
 
-__all__ = ["MISSING", "Providers", "RuntimeSession", "installed", "onnxruntime_module"]
+__all__ = [
+    "Providers",
+    "RuntimeSession",
+    "one_line",
+    "onnxruntime_module",
+    "requested_providers",
+]
 
 Providers: TypeAlias = "Sequence[str | tuple[str, Mapping[str, Any]]] | None"
-
-MISSING = "no onnxruntime is installed: pip install 'igonnx[cpu]' or 'igonnx[gpu]'"
-
-
-def installed() -> bool:
-    """Whether some wheel of ONNX Runtime can be imported; does not import it."""
-    return importlib.util.find_spec("onnxruntime") is not None
 
 
 def onnxruntime_module() -> ModuleType:
@@ -30,10 +28,28 @@ def onnxruntime_module() -> ModuleType:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
-        raise EngineError(MISSING) from error
+        raise EngineError(NO_RUNTIME) from error
     except ImportError as error:
-        raise EngineError(f"onnxruntime cannot be imported: {' '.join(str(error).split())}") from error
-    return onnxruntime
+        raise EngineError(
+            f"onnxruntime cannot be imported: {' '.join(str(error).split())}"
+        ) from error
+    return cast("ModuleType", onnxruntime)
+
+
+def requested_providers(providers: Providers) -> list[tuple[str, dict[str, str]]]:
+    """Names and options of `providers` (None: the CPU alone); an `EngineError` for one this runtime lacks."""
+    runtime = onnxruntime_module()
+    available = runtime.get_available_providers()
+    result = []
+    for provider in providers or ["CPUExecutionProvider"]:
+        name, options = (provider, {}) if isinstance(provider, str) else provider
+        if name not in available:
+            # Left to itself, the runtime would warn and fall back to the CPU.
+            raise EngineError(
+                f"onnxruntime {runtime.__version__} has no {name!r}; this build has {', '.join(available)}"
+            )
+        result.append((name, {key: str(value) for key, value in options.items()}))
+    return result
 
 
 class RuntimeSession:
@@ -61,10 +77,9 @@ class RuntimeSession:
         if plugin is not None:
             options.register_custom_ops_library(plugin)
         self._name = name
+        chosen = requested_providers(providers)
         try:
-            self._session = runtime.InferenceSession(
-                model, options, providers=list(providers or ["CPUExecutionProvider"])
-            )
+            self._session = runtime.InferenceSession(model, options, providers=chosen)
         except Exception as error:  # the runtime's errors have no common base class
             raise EngineError(f"{name}: the runtime cannot load it: {one_line(error)}") from error
         self.input_names = [value.name for value in self._session.get_inputs()]
@@ -76,7 +91,9 @@ class RuntimeSession:
             results = self._session.run(None, dict(feeds))
         except Exception as error:
             shapes = ", ".join(f"{key} {list(np.shape(value))}" for key, value in feeds.items())
-            raise EngineError(f"{self._name}: the runtime failed on {shapes}: {one_line(error)}") from error
+            raise EngineError(
+                f"{self._name}: the runtime failed on {shapes}: {one_line(error)}"
+            ) from error
         return dict(zip(self.output_names, results, strict=True))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,11 @@ class _Mesh:
     change: Array = field(default_factory=lambda: np.zeros(0))  # ||G_a - G_b|| per interval
 
     def insert(
-        self, alpha: Array, score: Array, slope: Array, contributions: Sequence[NDArray[np.floating]]
+        self,
+        alpha: Array,
+        score: Array,
+        slope: Array,
+        contributions: Sequence[NDArray[np.floating]],
     ) -> None:
         known = {
             (self.alpha[i], self.alpha[i + 1]): self.change[i] for i in range(len(self.alpha) - 1)
@@ -65,7 +70,11 @@ class _Mesh:
             [
                 known.get((a, b)) or float(np.linalg.norm(right - left))
                 for a, b, left, right in zip(
-                    self.alpha, self.alpha[1:], self.contributions, self.contributions[1:], strict=False
+                    self.alpha,
+                    self.alpha[1:],
+                    self.contributions,
+                    self.contributions[1:],
+                    strict=False,
                 )
             ]
         )
@@ -73,7 +82,9 @@ class _Mesh:
     def attribution(self) -> Array:
         """The integral of G, [D]."""
         total = np.zeros(self.contributions[0].shape)
-        for weight, contribution in zip(trapezoid_weights(self.alpha), self.contributions, strict=True):
+        for weight, contribution in zip(
+            trapezoid_weights(self.alpha), self.contributions, strict=True
+        ):
             total += weight * contribution
         return total
 
@@ -108,27 +119,34 @@ def adaptive_mesh(
     `ToleranceWarning`. Requests are refined one after the other: each keeps its gradients, max_steps times the size of
     the explained tensors at most.
     """
-    if not 0 < tolerance < 1:
-        raise InputError(f"tolerance is {tolerance!r}; expected a number between 0 and 1, such as 0.01")
-    if max_steps < _FIRST_INTERVALS + 1:
-        raise InputError(f"max_steps is {max_steps!r}; expected at least {_FIRST_INTERVALS + 1}")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 < tolerance < 1:
+        raise InputError(
+            f"tolerance is {tolerance!r}; expected a number between 0 and 1, such as 0.01"
+        )
+    whole = isinstance(max_steps, int | np.integer) and not isinstance(max_steps, bool)
+    if not whole or max_steps < _FIRST_INTERVALS + 1:
+        raise InputError(
+            f"max_steps is {max_steps!r}; expected a whole number of at least {_FIRST_INTERVALS + 1}"
+        )
     count = len(requests.cotangent)
     meshes, errors = [], []
     for index in range(count):
         mesh = _Mesh()
         tick = None if progress is None else _offset(progress, index * max_steps, count * max_steps)
         errors.append(
-            _refine(engine, one_request(requests, index), mesh, tolerance, max_steps, batch_size, tick)
+            _refine(
+                engine, one_request(requests, index), mesh, tolerance, max_steps, batch_size, tick
+            )
         )
         meshes.append((mesh.alpha, mesh.score, mesh.slope, _split(mesh.attribution(), requests)))
     _warn(errors, tolerance, max_steps)
     if progress is not None:
         progress(count * max_steps, count * max_steps)
     return Integral(
-        attribution={
-            name: np.stack([parts[name] for *_, parts in meshes]) for name in requests.x
-        },
-        paths=[Path(alpha, trapezoid_weights(alpha), score, slope) for alpha, score, slope, _ in meshes],
+        attribution={name: np.stack([parts[name] for *_, parts in meshes]) for name in requests.x},
+        paths=[
+            Path(alpha, trapezoid_weights(alpha), score, slope) for alpha, score, slope, _ in meshes
+        ],
         scores=np.array([score[-1] for _, score, _, _ in meshes]),
         baseline_scores=np.array([score[0] for _, score, _, _ in meshes]),
         steps_used=np.array([len(alpha) for alpha, *_ in meshes]),
@@ -185,7 +203,9 @@ def _bisected(
     return np.sort(mesh.alpha[worst] + widths[worst] / 2)
 
 
-def _evaluate(engine: Engine, request: Requests, mesh: _Mesh, alpha: Array, batch_size: int) -> None:
+def _evaluate(
+    engine: Engine, request: Requests, mesh: _Mesh, alpha: Array, batch_size: int
+) -> None:
     """Evaluate scores, slopes and gradients at `alpha` and put them into the mesh."""
     for start in range(0, len(alpha), batch_size):
         points = alpha[start : start + batch_size]
@@ -223,8 +243,9 @@ def _warn(errors: Sequence[tuple[float, float]], tolerance: float, max_steps: in
     for index, (estimate, completeness) in enumerate(errors):
         if estimate > tolerance or completeness > tolerance:
             warnings.warn(
-                f"example {index}: the tolerance {tolerance:g} was not reached in {max_steps} steps: estimated relative "
-                f"error {estimate:.3g}, relative completeness error {completeness:.3g}; raise max_steps or the tolerance",
+                f"example {index}: the tolerance {tolerance:g} was not reached in {max_steps} steps: estimated "
+                f"relative error {estimate:.3g}, relative completeness error {completeness:.3g}; raise max_steps "
+                "or the tolerance",
                 ToleranceWarning,
                 stacklevel=4,
             )

@@ -27,7 +27,9 @@ Array: TypeAlias = "NDArray[np.float64]"
 class Integral:
     """What integration gives, for R requests."""
 
-    attribution: dict[str, Array]  # [R, ...] per explained tensor: (x - baseline) times the mean gradient
+    attribution: dict[
+        str, Array
+    ]  # [R, ...] per explained tensor: (x - baseline) times the mean gradient
     paths: list[Path]
     scores: Array  # [R], at x
     baseline_scores: Array  # [R]
@@ -37,7 +39,13 @@ class Integral:
 
 
 def fixed_rule(
-    engine: Engine, requests: Requests, *, rule: str, steps: int, batch_size: int, progress: Progress = None
+    engine: Engine,
+    requests: Requests,
+    *,
+    rule: str,
+    steps: int,
+    batch_size: int,
+    progress: Progress = None,
 ) -> Integral:
     """Integrate by `rule` with `steps` steps; two further rows of no weight give the scores at the path's ends."""
     alpha, weight = nodes_and_weights(rule, steps)
@@ -46,11 +54,16 @@ def fixed_rule(
     order = np.argsort(nodes)
     nodes, weights = nodes[order], weights[order]
     count = len(requests.cotangent)
-    plan = RowPlan(np.repeat(np.arange(count), len(nodes)), np.tile(nodes, count), np.tile(weights, count))
+    plan = RowPlan(
+        np.repeat(np.arange(count), len(nodes)), np.tile(nodes, count), np.tile(weights, count)
+    )
     result = run_rows(engine, requests, plan, batch_size=batch_size, progress=progress)
     score, slope = (array.reshape(count, -1) for array in (result.score, result.slope))
     return Integral(
-        attribution={name: times_path(total, requests, name) for name, total in result.weighted_gradient.items()},
+        attribution={
+            name: times_path(total, requests, name)
+            for name, total in result.weighted_gradient.items()
+        },
         paths=[Path(nodes, weights, score[r], slope[r]) for r in range(count)],
         scores=score[:, -1],
         baseline_scores=score[:, 0],
@@ -77,7 +90,7 @@ def run_rows(
 def times_path(gradient: NDArray[Any], requests: Requests, name: str) -> Array:
     """`gradient` [R, ...] times x - baseline, in float64."""
     path = requests.x[name].astype(np.float64) - requests.baseline[name]
-    return gradient * path
+    return np.asarray(gradient * path)
 
 
 def one_request(requests: Requests, index: int) -> Requests:

@@ -1,0 +1,183 @@
+"""The public names and signatures that others rely on; and life without ONNX Runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import igonnx
+from igonnx.attribution import Path as AttributionPath
+from igonnx.models import digits
+
+
+def test_names() -> None:
+    assert igonnx.__all__ == [
+        "Attribution",
+        "EngineError",
+        "Error",
+        "Explainer",
+        "InputError",
+        "ModelError",
+        "ToleranceWarning",
+        "UnsupportedOperatorError",
+        "__version__",
+        "gradient",
+    ]
+    assert set(igonnx.__all__) <= set(dir(igonnx))
+    for name in igonnx.__all__:
+        assert getattr(igonnx, name) is not None
+    namespace: dict[str, Any] = {}
+    exec("from igonnx import *", namespace)
+    assert set(igonnx.__all__) <= set(namespace)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'igonnx' has no attribute 'explain'$"):
+        igonnx.explain  # noqa: B018
+
+
+def test_every_public_thing_says_what_it_is() -> None:
+    for name in igonnx.__all__:
+        if name != "__version__":
+            assert inspect.getdoc(getattr(igonnx, name)), name
+    for owner in (igonnx.Explainer, igonnx.Attribution):
+        for name, member in vars(owner).items():
+            if not name.startswith("_") and callable(member):
+                assert inspect.getdoc(member), name
+
+
+def _parameters(function: Any) -> str:
+    """Names, kinds and defaults, without types."""
+    signature = inspect.signature(function)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (
+            igonnx.Explainer,
+            "(model, *, output=None, wrt=None, apply=None, providers=None, engine='native', "
+            "batch_size=None, threads=None)",
+        ),
+        (igonnx.Explainer.predict, "(self, inputs)"),
+        (
+            igonnx.Explainer.integrated_gradients,
+            "(self, inputs, *, baseline=None, target=None, steps=50, rule='gauss_legendre', tolerance=None, "
+            "max_steps=1000, progress=None)",
+        ),
+        (igonnx.gradient, "(model, *, wrt=None, output=None)"),
+        (igonnx.Attribution.save, "(self, path)"),
+        (igonnx.Attribution.render, "(self, image, *, index=0, name=None, **options)"),
+        (igonnx.Attribution.plot, "(self, image, *, index=0, name=None, **options)"),
+        (igonnx.Attribution.of, "(self, name=None)"),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_signatures(function: Any, expected: str) -> None:
+    assert _parameters(function) == expected
+
+
+def test_fields() -> None:
+    assert [field.name for field in dataclasses.fields(igonnx.Attribution)] == [
+        "values", "delta", "scores", "baseline_scores", "target", "path", "steps_used", "error_estimate", "method",
+    ]  # fmt: skip
+    assert [field.name for field in dataclasses.fields(AttributionPath)] == [
+        "alpha",
+        "weight",
+        "score",
+        "slope",
+    ]
+
+
+def test_errors_are_of_one_family() -> None:
+    for error in (
+        igonnx.ModelError,
+        igonnx.InputError,
+        igonnx.EngineError,
+        igonnx.UnsupportedOperatorError,
+    ):
+        assert issubclass(error, igonnx.Error)
+    assert issubclass(igonnx.UnsupportedOperatorError, igonnx.ModelError)
+    assert issubclass(igonnx.InputError, ValueError)
+    assert issubclass(igonnx.EngineError, RuntimeError)
+    assert issubclass(igonnx.ToleranceWarning, UserWarning)
+
+
+# -- without ONNX Runtime --------------------------------------------------------------------
+
+NO_RUNTIME = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "onnxruntime":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "onnxruntime" else found(name, package)
+"""
+
+
+def _without_runtime(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *options, "-c", NO_RUNTIME + code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONWARNINGS": ""},
+    )
+
+
+@pytest.fixture(scope="module")
+def digits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "digits.onnx"
+    path.write_bytes(digits.load().SerializeToString())
+    return path
+
+
+def test_import_says_in_one_line_what_to_install() -> None:
+    result = _without_runtime("import igonnx")
+    assert result.returncode == 0
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert "no ONNX Runtime is installed: pip install 'igonnx[cpu]' or 'igonnx[gpu]'" in line
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_running_says_it_too(digits_file: Path, engine: str) -> None:
+    code = f"""
+import igonnx, numpy as np
+explainer = igonnx.Explainer({str(digits_file)!r}, engine={engine!r})
+for method in (explainer.predict, explainer.integrated_gradients):
+    try:
+        method(np.zeros((1, 1, 8, 8), np.float32))
+    except igonnx.EngineError as error:
+        print(error)
+"""
+    result = _without_runtime(code, "-Wignore")
+    assert (
+        result.stdout.splitlines()
+        == ["no ONNX Runtime is installed: pip install 'igonnx[cpu]' or 'igonnx[gpu]'"] * 2
+    )
+    assert result.stderr == ""
+
+
+def test_gradient_needs_no_runtime(digits_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "gradient.onnx"
+    code = f"import igonnx, onnx; onnx.save(igonnx.gradient({str(digits_file)!r}), {str(target)!r})"
+    result = _without_runtime(code, "-Wignore")
+    assert result.returncode == 0, result.stderr
+    import onnx
+
+    onnx.checker.check_model(str(target), full_check=True)
+    names = [value.name for value in onnx.load(target).graph.output]
+    assert names == ["logits", "grad_image"]
