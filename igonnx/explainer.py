@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution
-from igonnx.autodiff.builder import dims, rank
+from igonnx.autodiff.builder import rank
+from igonnx.autodiff.selection import tensors_per_example, tensors_to_explain
 from igonnx.engine.plan import Requests
 from igonnx.engine.runtime import Providers
 from igonnx.errors import InputError, ModelError
@@ -21,12 +21,11 @@ from igonnx.inputs import (
     batched_inputs,
     checked_baseline,
     checked_inputs,
-    inner_symbols,
 )
 from igonnx.methods.adaptive import adaptive_mesh
 from igonnx.methods.path_integral import Integral, Progress, fixed_rule
 from igonnx.model import Model, ModelSource
-from igonnx.preparation import ENGINES, Prepared, Settings, prepare
+from igonnx.preparation import ENGINES, Gradients, Prepared, Settings, prepare
 from igonnx.row_gradient import Apply, normalised_apply
 from igonnx.targets import Target, TargetIndex, resolve
 
@@ -77,9 +76,9 @@ class Explainer:
                 )
         self.model = Model.load(model)
         target = self.model.find_output(output)
-        tensors = self.model.find_wrt(wrt, target)
+        tensors = tensors_to_explain(self.model, wrt, target)
         if wrt is None:
-            tensors = _holding_examples(self.model, tensors)
+            tensors = tensors_per_example(self.model, tensors)
         normalised_apply(apply, rank(target))
         self._settings = Settings(
             target.name or "",
@@ -146,11 +145,13 @@ class Explainer:
         """
         arrays = checked_inputs(self.model, inputs)
         prepared = self._prepare(arrays)
-        requests, indices = self._requests(prepared, arrays, baseline, target)
+        with self._preparing:
+            gradients = prepared.gradients
+        requests, indices = self._requests(prepared, gradients, arrays, baseline, target)
         batch_size = self._batch_size or default_batch_size(requests)
         if tolerance is None:
             integral = fixed_rule(
-                prepared.engine,
+                gradients.engine,
                 requests,
                 rule=rule,
                 steps=steps,
@@ -160,7 +161,7 @@ class Explainer:
             method = f"integrated_gradients rule={rule} steps={steps}"
         else:
             integral = adaptive_mesh(
-                prepared.engine,
+                gradients.engine,
                 requests,
                 tolerance=tolerance,
                 max_steps=max_steps,
@@ -184,28 +185,25 @@ class Explainer:
     def _requests(
         self,
         prepared: Prepared,
+        gradients: Gradients,
         arrays: Mapping[str, NDArray[Any]],
         baseline: Baseline,
         target: Target,
     ) -> tuple[Requests, list[TargetIndex | None]]:
-        run = (
-            prepared.forward.run if prepared.batch_axis is not None else prepared.forward.one_by_one
-        )
-        axes = {self.output: prepared.batch_axis}
-        results = run(arrays, prepared.batched, axes)
-        x = {name: np.asarray(arrays.get(name, results.get(name))) for name in self.wrt}
+        results = prepared.run(arrays)
         output = self._explained_output(prepared, results)
-        self._require_examples(
-            len(arrays[prepared.batched[0]]) if prepared.batched else 1, x, output
-        )
-        x = {name: np.ascontiguousarray(array, dtype=prepared.dtype) for name, array in x.items()}
-        cotangent, indices = resolve(target, output, prepared.dtype)
+        count = len(arrays[prepared.batched[0]]) if prepared.batched else 1
+        found = {name: np.asarray(arrays.get(name, results.get(name))) for name in self.wrt}
+        self._require_examples(count, found, output)
+        dtype = gradients.dtype
+        x = {name: np.ascontiguousarray(array, dtype=dtype) for name, array in found.items()}
+        cotangent, indices = resolve(target, output, dtype)
         fixed = {f"fixed:{name}": array for name, array in arrays.items()}
         requests = Requests(
             x=x,
-            baseline=checked_baseline(baseline, x, prepared.dtype),
-            batched={name: fixed[name] for name in prepared.graph_batched},
-            shared={name: fixed[name] for name in prepared.graph_shared},
+            baseline=checked_baseline(baseline, x, dtype),
+            batched={name: fixed[name] for name in gradients.batched},
+            shared={name: fixed[name] for name in gradients.shared},
             cotangent=cotangent,
         )
         return requests, indices
@@ -215,9 +213,7 @@ class Explainer:
     ) -> NDArray[Any]:
         """The explained output with its batch axis in front, after `apply`."""
         output = results[self.output]
-        stacked = (
-            prepared.batch_axis is None
-        )  # one by one: then there is an axis in front of the output's own
+        stacked = prepared.batch_axis is None  # one by one: an axis in front of the output's own
         chosen = normalised_apply(self._settings.apply, output.ndim - stacked)
         if chosen is not None:
             output = _applied(output, chosen[0], chosen[1] + stacked)
@@ -257,19 +253,6 @@ class Explainer:
             error_estimate=integral.error_estimate,
             method=method,
         )
-
-
-def _holding_examples(model: Model, tensors: list[ir.Value]) -> list[ir.Value]:
-    """Of the tensors explained by default, those whose first axis counts examples; scalars and tables are settings."""
-    inner = inner_symbols(model)
-    shaped = [value for value in tensors if rank(value) > 0]
-    symbolic = [
-        value
-        for value in shaped
-        if not isinstance(dims(value)[0], int) and dims(value)[0] not in inner
-    ]
-    kept = symbolic or [value for value in shaped if dims(value)[0] == dims(shaped[0])[0]]
-    return kept or tensors
 
 
 def _applied(output: NDArray[Any], operator: str, axis: int) -> NDArray[Any]:

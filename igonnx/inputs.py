@@ -19,7 +19,6 @@ __all__ = [
     "batched_inputs",
     "checked_baseline",
     "checked_inputs",
-    "inner_symbols",
     "numpy_dtype",
 ]
 
@@ -143,7 +142,7 @@ def batched_inputs(
     counts |= {n: size for n, size in same.items() if isinstance(first, str) and size != 1}
     if len(set(counts.values())) > 1:
         raise InputError(f"inputs hold different numbers of examples: {counts}")
-    inner = inner_symbols(model)
+    inner = model.inner_symbols
     batched = []
     for info in model.inputs:
         name, array = info.name, arrays[info.name]
@@ -158,14 +157,9 @@ def batched_inputs(
     return batched
 
 
-def inner_symbols(model: Model) -> set[str]:
-    """Symbols that name a later axis of some input (a height, a sequence's length): they do not count examples."""
-    return {dim for info in model.inputs for dim in info.shape[1:] if isinstance(dim, str)}
-
-
 def _counting_inputs(model: Model) -> list[str]:
     """Inputs that count the examples where intermediate tensors are explained: those with a symbolic first axis."""
-    inner = inner_symbols(model)
+    inner = model.inner_symbols
     shaped = [info for info in model.inputs if info.shape]
     symbolic = [
         info for info in shaped if not isinstance(info.shape[0], int) and info.shape[0] not in inner

@@ -6,7 +6,6 @@ import difflib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,6 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from igonnx.autodiff.registry import operator_name
-from igonnx.autodiff.transform import differentiable_sources
 from igonnx.errors import InputError, ModelError
 
 __all__ = ["MINIMUM_OPSET", "Model", "ModelSource", "TensorInfo"]
@@ -151,6 +148,11 @@ class Model:
         return [value for value in self.ir.graph.inputs if value.name not in filled]
 
     @property
+    def inner_symbols(self) -> set[str]:
+        """Symbols that name a later axis of some input (a height, a sequence's length): they do not count examples."""
+        return {dim for info in self.inputs for dim in info.shape[1:] if isinstance(dim, str)}
+
+    @property
     def opset(self) -> int:
         """Version of the standard operators after normalisation."""
         return self.ir.opset_imports.get("", 0)
@@ -174,61 +176,10 @@ class Model:
             if value.name == name:
                 if not is_floating(value):
                     raise InputError(
-                        f"output {name!r} is {_info(value).dtype}: only floating outputs can be explained"
+                        f"output {name!r} is {dtype_name(value)}: only floating outputs can be explained"
                     )
                 return value
         raise InputError(_unknown("output", name, [cast("str", value.name) for value in outputs]))
-
-    def find_wrt(self, names: Sequence[str] | str | None, output: ir.Value) -> list[ir.Value]:
-        """The tensors to explain: those named, or the default of the design for this model.
-
-        Default: every floating input with a differentiable path to `output`; where there is none because the model is
-        fed with integers, the embedding computed from them, or else the first floating tensor that has a path.
-        Raises `InputError` for unknown or integer tensors and `ModelError` when no path leads to `output`.
-        """
-        graph = self.ir.graph
-        if names is None:
-            return self._default_wrt(output)
-        chosen = [names] if isinstance(names, str) else list(names)
-        if not chosen:
-            raise InputError("wrt is empty: name at least one tensor")
-        values = [self.find_tensor(name) for name in chosen]
-        if len(set(chosen)) < len(chosen):
-            raise InputError(f"wrt names a tensor twice: {chosen}")
-        for value in values:
-            if value.name in graph.initializers:
-                raise InputError(
-                    f"wrt {value.name!r} is filled by an initializer: only what callers provide has a path"
-                )
-            if value is output:
-                raise InputError(
-                    f"wrt {value.name!r} is the output itself: there is nothing between them to explain"
-                )
-            if not is_floating(value):
-                raise InputError(
-                    f"wrt {value.name!r} is {_info(value).dtype}: only floating tensors have gradients"
-                )
-        connected = set(differentiable_sources(graph, output, values))
-        for value in values:
-            if value not in connected:
-                raise self._no_path(value.name, output)
-        return values
-
-    def _default_wrt(self, output: ir.Value) -> list[ir.Value]:
-        graph = self.ir.graph
-        floating = [value for value in self.input_values if is_floating(value)]
-        connected = differentiable_sources(graph, output, floating)
-        if connected:
-            return connected
-        if floating:
-            raise self._no_path(floating[0].name, output)
-        computed = [v for node in graph for v in node.outputs if is_floating(v)]
-        dependent = _dependent_on(graph, self.input_values)
-        candidates = differentiable_sources(graph, output, [v for v in computed if v in dependent])
-        embeddings = [value for value in candidates if _is_embedding(value)]
-        if not candidates:
-            raise self._no_path(", ".join(info.name for info in self.inputs), output)
-        return (embeddings or candidates)[:1]
 
     def find_tensor(self, name: str) -> ir.Value:
         """The input or intermediate tensor called `name`."""
@@ -237,12 +188,6 @@ class Model:
         if not isinstance(name, str) or name not in known:
             raise InputError(_unknown("tensor", name, [n for n in known if n]))
         return known[name]
-
-    def _no_path(self, source: str | None, output: ir.Value) -> ModelError:
-        return ModelError(
-            f"{self.name}: no differentiable path from {source!r} to output {output.name!r}: "
-            "every path crosses an operator without a derivative, or there is none"
-        )
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -273,20 +218,29 @@ def own_tensor(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape, name=tensor.name)
 
 
+def operator_name(node: ir.Node) -> str:
+    """`Conv`, or `domain::Operator` outside the standard domain."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+
+
 def is_floating(value: ir.Value) -> bool:
     """Whether `value` is a floating-point tensor."""
     return value.dtype is not None and value.dtype.is_floating_point()
 
 
+def dtype_name(value: ir.Value) -> str:
+    """The dtype of `value` as NumPy calls it: "float32", "int64", "bfloat16"; "unknown" where nothing is known."""
+    name = "unknown" if value.dtype is None else value.dtype.name.lower()
+    return {"float": "float32", "double": "float64", "undefined": "unknown"}.get(name, name)
+
+
 def _info(value: ir.Value) -> TensorInfo:
-    dtype = "unknown" if value.dtype is None else value.dtype.name.lower()
-    dtype = {"float": "float32", "double": "float64", "undefined": "unknown"}.get(dtype, dtype)
     shape = () if value.shape is None else tuple(value.shape)
     axes = tuple(
         dim if isinstance(dim, int) else (None if dim.value is None else str(dim.value))
         for dim in shape
     )
-    return TensorInfo(value.name or "", dtype, axes)
+    return TensorInfo(value.name or "", dtype_name(value), axes)
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -356,29 +310,6 @@ def _name_everything(graph: ir.Graph) -> None:
     for index, node in enumerate(graph.all_nodes()):
         if not node.name:
             node.name = f"{node.op_type}_{index}"
-
-
-def _dependent_on(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]:
-    """Values computed from the contents of `sources` (their shapes alone do not count)."""
-    dependent = set(sources)
-    for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(
-            value in dependent for value in node.inputs
-        ):
-            dependent.update(node.outputs)
-    return dependent
-
-
-def _is_embedding(value: ir.Value) -> bool:
-    """Whether `value` is looked up in a table of weights."""
-    node = value.producer()
-    if node is None or node.op_type != "Gather" or node.inputs[0] is None:
-        return False
-    return (
-        node.inputs[0].const_value is not None
-        and node.inputs[0].dtype is not None
-        and (node.inputs[0].dtype.is_floating_point())
-    )
 
 
 def _unknown(kind: str, name: object, known: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from igonnx.rebatching import fixed_batch, rebatched
 from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
 from igonnx.simplification import simplified
 
-__all__ = ["ENGINES", "Prepared", "Settings", "prepare", "serialized"]
+__all__ = ["ENGINES", "Gradients", "Prepared", "Settings", "prepare", "serialized"]
 
 ENGINES = ("native", "reference")
 
@@ -38,25 +39,61 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A model ready to run: its forward session, its engine, and how their arrays are laid out."""
+class Gradients:
+    """An engine, and which of the model's other inputs it takes, as it calls them."""
 
-    forward: Forward
     engine: Engine
+    batched: tuple[str, ...]  # [R, ...]
+    shared: tuple[str, ...]  # as the model takes them
+    dtype: np.dtype[Any]  # of x, baseline and cotangent
+
+
+@dataclass
+class Prepared:
+    """A model ready to run for inputs of one kind; what computes gradients is made when it is first asked for."""
+
+    model: Model
+    settings: Settings
+    forward: Forward
     batched: tuple[str, ...]  # model inputs that have the batch axis
-    graph_batched: tuple[
-        str, ...
-    ]  # those among the engine's fixed inputs, as the engine calls them
-    graph_shared: tuple[str, ...]
-    dtype: np.dtype[Any]
-    batch_axis: int | None  # of the explained output
-    fixed_rows: int | None
+    batch_axis: int | None  # of the explained output; None: it has none, examples run one by one
+    fixed_rows: int | None  # the only number of rows the model takes; None: any
+
+    def run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs and the explained tensors for `arrays`; an explained output without batch axis is stacked."""
+        axes = {self.settings.output: self.batch_axis}
+        run = self.forward.run if self.batch_axis is not None else self.forward.one_by_one
+        return run(arrays, self.batched, axes)
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """The engine; raises as `igonnx.gradient` where the model cannot be differentiated."""
+        settings = self.settings
+        rows = build_row_gradient(
+            simplified(self.model, keep=settings.wrt),
+            output=settings.output,
+            wrt=settings.wrt,
+            apply=settings.apply,
+            batch_axis=self.batch_axis,
+            fixed_rows=self.fixed_rows,
+            native=settings.engine == "native" and _on_cpu(settings.providers),
+        )
+        if settings.engine == "native":
+            engine = _native(self.model, settings, rows, self.batched)
+        else:
+            engine = _reference(self.model, settings, rows)
+        return Gradients(
+            engine,
+            tuple(f"fixed:{name}" for name in rows.fixed if name in self.batched),
+            tuple(f"fixed:{name}" for name in rows.fixed if name not in self.batched),
+            rows.dtype,
+        )
 
 
 def prepare(
     model: Model, settings: Settings, arrays: Mapping[str, NDArray[Any]], batched: Sequence[str]
 ) -> Prepared:
-    """Build sessions for inputs like `arrays`, of which `batched` have the batch axis."""
+    """Open the model for inputs like `arrays`, of which `batched` have the batch axis."""
     free = rebatched(model, arrays, batched)
     fixed_rows = fixed_batch(model, batched) if free is None else None
     model = model if free is None else free
@@ -74,22 +111,7 @@ def prepare(
                 f"output {settings.output!r} has no axis for the {fixed_rows} examples that the model takes at once"
             )
         fixed_rows = 1
-    rows = build_row_gradient(
-        simplified(model, keep=settings.wrt),
-        output=settings.output,
-        wrt=settings.wrt,
-        apply=settings.apply,
-        batch_axis=axis,
-        fixed_rows=fixed_rows,
-        native=settings.engine == "native" and _on_cpu(settings.providers),
-    )
-    batched_fixed = tuple(f"fixed:{name}" for name in rows.fixed if name in batched)
-    shared_fixed = tuple(f"fixed:{name}" for name in rows.fixed if name not in batched)
-    make = _native if settings.engine == "native" else _reference
-    engine = make(model, settings, rows, batched)
-    return Prepared(
-        forward, engine, tuple(batched), batched_fixed, shared_fixed, rows.dtype, axis, fixed_rows
-    )
+    return Prepared(model, settings, forward, tuple(batched), axis, fixed_rows)
 
 
 def _batch_axis(
@@ -160,12 +182,7 @@ def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequen
     )
 
 
-def _reference(
-    model: Model,
-    settings: Settings,
-    rows: RowGradient,
-    batched: Sequence[str],  # noqa: ARG001
-) -> Engine:
+def _reference(model: Model, settings: Settings, rows: RowGradient) -> Engine:
     from igonnx.engine.reference import ReferenceEngine
 
     graph = rows.model.graph

@@ -20,12 +20,13 @@ PACKAGE = Path(igonnx.__file__).parent
 # not import each other, except within one package.
 FLOORS = [
     ["errors", "_core"],
+    ["model"],
     ["autodiff.builder"],
     ["autodiff.broadcasting"],
     ["autodiff.registry"],
     ["autodiff.rules"],
     ["autodiff.transform"],
-    ["model"],
+    ["autodiff.selection"],
     ["autodiff.gradient", "simplification"],
     ["engine.plan", "engine.runtime", "engine"],
     ["engine.forward", "engine.reference", "engine.native"],

@@ -529,7 +529,7 @@ def test_an_old_runtime_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "is_attached", lambda: False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    message = r"^no onnxruntime is installed: pip install 'igonnx\[cpu\]' or 'igonnx\[gpu\]'$"
+    message = r"^no ONNX Runtime is installed: pip install 'igonnx\[cpu\]' or 'igonnx\[gpu\]'$"
     with pytest.raises(EngineError, match=message):
         native.attach()
 

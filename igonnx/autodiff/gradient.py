@@ -9,6 +9,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.builder import GraphBuilder
+from igonnx.autodiff.selection import tensors_to_explain
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import ModelError
 from igonnx.model import Model, ModelSource
@@ -36,15 +37,16 @@ def gradient(
         ModelError: the model cannot be read, or no differentiable path exists.
         UnsupportedOperatorError: the gradient must cross an operator without a rule.
         InputError: an unknown name, or a tensor that is not floating.
+
     """
     loaded = Model.load(model)
     chosen = loaded.find_output(output)
-    names = [value.name for value in loaded.find_wrt(wrt, chosen)]
+    names = [value.name for value in tensors_to_explain(loaded, wrt, chosen)]
     copy = loaded.with_graph(loaded.clone())
     graph = copy.ir.graph
     target = copy.find_output(chosen.name)
     op = GraphBuilder(copy.ir, scope="gradient")
-    cotangent = ir.Input(f"cotangent_{target.name}", shape=target.shape, type=target.type)
+    cotangent = ir.val(f"cotangent_{target.name}", shape=target.shape, type=target.type)
     sources = [copy.find_tensor(name) for name in names if name is not None]
     results = differentiate(op, {target: cotangent}, sources)
     _refuse_taken_names(graph, [cotangent.name, *(f"grad_{name}" for name in names)])

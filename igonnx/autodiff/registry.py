@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from igonnx.autodiff.broadcasting import unbroadcast
 from igonnx.autodiff.builder import GraphBuilder, rank
 from igonnx.errors import ModelError
+from igonnx.model import operator_name
 
 __all__ = [
     "Rule",
@@ -97,10 +98,10 @@ class Vjp:
         value = self.optional_input(index)
         if value is None or value.const_value is None or value.is_graph_input():
             return None
-        return cast("np.ndarray", value.const_value.numpy())
+        return value.const_value.numpy()
 
     def axes(self, index: int = 1) -> list[int] | None:
-        """Non-negative axes of a reduction: an attribute in old opsets, input `index` in new ones; None: all or unknown."""
+        """Non-negative axes of a reduction: attribute in old opsets, input `index` in new ones. None: all, unknown."""
         axes = self.attribute("axes")
         if axes is None:
             constant = self.constant(index)
@@ -188,12 +189,6 @@ def coverage(model: ir.Model) -> dict[str, str]:
             status = "missing"
         found[operator_name(node)] = status
     return dict(sorted(found.items()))
-
-
-def operator_name(node: ir.Node) -> str:
-    """`Conv`, or `domain::Operator` outside the standard domain."""
-    domain, op_type = _key(node)
-    return f"{domain}::{op_type}" if domain else op_type
 
 
 def _is_floating(value: ir.Value) -> bool:

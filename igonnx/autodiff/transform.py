@@ -11,8 +11,9 @@ import onnx_ir as ir
 from igonnx.autodiff import registry
 from igonnx.autodiff.builder import GraphBuilder
 from igonnx.errors import ModelError, UnsupportedOperatorError
+from igonnx.model import operator_name
 
-__all__ = ["differentiable_sources", "differentiate", "require_path"]
+__all__ = ["differentiable_sources", "differentiate"]
 
 
 def differentiate(
@@ -38,7 +39,19 @@ def differentiate(
             continue
         gradients = tuple(_accumulate(op, contributions, value) for value in node.outputs)
         wanted = tuple(value in reached for value in node.inputs)
-        for value, gradient in _backward(op, node, gradients, wanted, cotangents, wrt):
+        try:
+            pairs = _backward(op, node, gradients, wanted, cotangents, wrt)
+        except UnsupportedOperatorError:
+            raise
+        except ModelError as error:
+            # An operator nobody knows leaves no shapes behind it: then it is what is wrong.
+            unknown = next(
+                (n for n in reversed(nodes) if n in active and registry.find(n) is None), None
+            )
+            if unknown is None:
+                raise
+            raise UnsupportedOperatorError(_no_rule_message(unknown, cotangents, wrt)) from error
+        for value, gradient in pairs:
             gradient.shape = value.shape
             gradient.type = value.type
             contributions.setdefault(value, []).append(gradient)
@@ -108,7 +121,9 @@ def _active_nodes(
     carried = set(outputs)
     active: set[ir.Node] = set()
     for node in reversed(nodes):
-        if not any(v in carried and v in reached for v in node.outputs) or not _passes_gradients(node):
+        if not any(v in carried and v in reached for v in node.outputs) or not _passes_gradients(
+            node
+        ):
             continue
         sources = [value for value in _uses(node) if value in reached]
         if sources:
@@ -147,7 +162,7 @@ def _captures(node: ir.Node) -> list[ir.Value]:
 
 
 def _no_rule_message(node: ir.Node, outputs: Iterable[ir.Value], wrt: Sequence[ir.Value]) -> str:
-    name = registry.operator_name(node)
+    name = operator_name(node)
     path = " -> ".join([*_names_from(node, wrt), f"[{name}]", *_names_to(node, outputs)])
     return (
         f"no gradient rule for operator {name} (node {node.name!r}), which the gradient must cross on the path {path}; "
@@ -192,14 +207,3 @@ def _names_to(node: ir.Node, outputs: Iterable[ir.Value]) -> list[str]:
 
 def _shortened(names: list[str], limit: int = 4) -> list[str]:
     return names if len(names) <= limit else [*names[: limit // 2], "...", *names[-limit // 2 :]]
-
-
-def require_path(graph: ir.Graph, wrt: Sequence[ir.Value], output: ir.Value) -> None:
-    """Raise `ModelError` for the first of `wrt` that has no differentiable path to `output`."""
-    connected = set(differentiable_sources(graph, output, wrt))
-    for value in wrt:
-        if value not in connected:
-            raise ModelError(
-                f"no differentiable path from {value.name!r} to output {output.name!r}: every path crosses an "
-                "operator without a derivative (or there is none)"
-            )

@@ -58,8 +58,17 @@ def run(request: Request) -> None:
 
     labels = read_labels(request.labels)
     model = Model.load(request.model)
-    output = model.find_output(request.output)
-    explained = [str(value.name) for value in model.find_wrt(list(request.wrt) or None, output)]
+    explainer = Explainer(
+        model,
+        output=request.output,
+        wrt=list(request.wrt) or None,
+        apply=request.apply,
+        providers=list(request.providers) or None,
+        engine=request.engine,
+        batch_size=request.batch_size,
+        threads=request.threads,
+    )
+    explained = explainer.wrt
     given = read_inputs(model, request.inputs, request.images)
     for text in given.notes:
         note(text)
@@ -72,20 +81,10 @@ def run(request: Request) -> None:
                 f"nothing to draw: '{explained[0]}' is no picture; without -o, its strongest "
                 "features are printed"
             )
-        explainer = Explainer(
-            model,
-            output=str(output.name),
-            wrt=explained,
-            apply=request.apply,
-            providers=list(request.providers) or None,
-            engine=request.engine,
-            batch_size=request.batch_size,
-            threads=request.threads,
-        )
         attribution = _explain(explainer, request, explained, given, labels)
-        predicted = explainer.predict(given.arrays)[str(output.name)]
+        predicted = explainer.predict(given.arrays)[explainer.output]
         if labels and predicted.ndim == 2 and predicted.shape[1] != len(labels):
-            warn(f"{len(labels)} labels, but '{output.name}' has {predicted.shape[1]} classes")
+            warn(f"{len(labels)} labels, but '{explainer.output}' has {predicted.shape[1]} classes")
         found, how = probabilities(predicted, attribution.target, request.apply)
         rows = rows_of(attribution, given.names, labels, found)
         values = _values_by_name(attribution, explained)
@@ -97,7 +96,7 @@ def run(request: Request) -> None:
     console = results()
     console.print(table_of(rows))
     if how:
-        console.print(f"probability: {how} '{output.name}'", style="dim")
+        console.print(f"probability: {how} '{explainer.output}'", style="dim")
     _print_features(console, values, given, rows, drawn=drawable.name if drawable else None)
     for path in outputs.written:
         console.print(f"wrote {path}", markup=False)

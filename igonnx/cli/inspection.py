@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,10 @@ from rich.text import Text
 from igonnx.cli.console import plain_warnings, results
 from igonnx.errors import Error, InputError
 from igonnx.images import DEFAULT_SIZE, format_shape, image_shape
-from igonnx.model import Model, TensorInfo
+from igonnx.model import Model, TensorInfo, operator_name
+
+if TYPE_CHECKING:
+    from igonnx import Explainer
 
 __all__ = ["Request", "example_inputs", "run"]
 
@@ -119,7 +122,7 @@ def _facts(model: Model) -> Iterator[tuple[str, str]]:
 
 def _coverage(model: Model) -> Iterator[tuple[str, str]]:
     """Operators by whether a gradient can cross them."""
-    from igonnx.autodiff.registry import coverage, operator_name
+    from igonnx.autodiff.registry import coverage
 
     counts = Counter(operator_name(node) for node in model.ir.graph.all_nodes())
     groups: dict[str, list[str]] = {}
@@ -136,24 +139,32 @@ def _coverage(model: Model) -> Iterator[tuple[str, str]]:
 
 def _explanation(model: Model, request: Request) -> Iterator[tuple[str, str]]:
     """What would be explained, and what a gradient costs."""
-    from igonnx import gradient
+    from igonnx import Explainer, gradient
 
     try:
-        output = model.find_output(request.output)
-        wrt = [str(value.name) for value in model.find_wrt(list(request.wrt) or None, output)]
-        gradient(model, wrt=wrt, output=output.name)
+        explainer = Explainer(
+            model,
+            output=request.output,
+            wrt=list(request.wrt) or None,
+            batch_size=1,
+            threads=request.threads,
+            engine=request.engine,
+            providers=list(request.providers) or None,
+        )
+        gradient(model, wrt=explainer.wrt, output=explainer.output)
     except InputError:
         raise  # a name that was mistyped
     except Error as error:
         yield "explained", f"nothing: {error}"
         return
-    yield "explained", f"output '{output.name}' by {', '.join(repr(name) for name in wrt)}"
+    names = ", ".join(repr(name) for name in explainer.wrt)
+    yield "explained", f"output '{explainer.output}' by {names}"
     for info in model.inputs:
-        if info.name in wrt:
+        if info.name in explainer.wrt:
             yield from _as_image(model, info)
     if request.measure:
         try:
-            yield "cost", _cost(model, str(output.name), wrt, request)
+            yield "cost", _cost(explainer, request)
         except Error as error:
             yield "cost", f"not measured: {error}"
 
@@ -170,20 +181,9 @@ def _as_image(model: Model, info: TensorInfo) -> Iterator[tuple[str, str]]:
     yield "images", f"'{info.name}': {shape.layout}, {channels}, {said}"
 
 
-def _cost(model: Model, output: str, wrt: Sequence[str], request: Request) -> str:
+def _cost(explainer: Explainer, request: Request) -> str:
     """Measure a forward pass and a gradient of one example."""
-    from igonnx import Explainer
-
-    arrays = example_inputs(model, request.size, request.length)
-    explainer = Explainer(
-        model,
-        output=output,
-        wrt=list(wrt),
-        batch_size=1,
-        threads=request.threads,
-        engine=request.engine,
-        providers=list(request.providers) or None,
-    )
+    arrays = example_inputs(explainer.model, request.size, request.length)
 
     def integrate(steps: int) -> Callable[[], object]:
         return lambda: explainer.integrated_gradients(arrays, rule="trapezoid", steps=steps)
