@@ -11,7 +11,9 @@ from igonnx.autodiff.builder import GraphBuilder, dims, rank
 __all__ = ["broadcast_to", "unbroadcast"]
 
 
-def unbroadcast(op: GraphBuilder, gradient: ir.Value, source: ir.Value, target: ir.Value) -> ir.Value:
+def unbroadcast(
+    op: GraphBuilder, gradient: ir.Value, source: ir.Value, target: ir.Value
+) -> ir.Value:
     """Sum `gradient`, which has the shape of `source`, over the axes along which `target` was broadcast to it.
 
     Symbolic dimensions of the same name are equal. Where names do not settle it, the axes are found at run time.
@@ -20,9 +22,7 @@ def unbroadcast(op: GraphBuilder, gradient: ir.Value, source: ir.Value, target: 
     pairs = list(zip(dims(source)[lead:], dims(target), strict=True))
     if all(a == b and a is not None for a, b in pairs) and lead == 0:
         return gradient
-    unsettled = [
-        i for i, (a, b) in enumerate(pairs) if a != 1 and b != 1 and (a is None or a != b)
-    ]
+    unsettled = [i for i, (a, b) in enumerate(pairs) if a != 1 and b != 1 and (a is None or a != b)]
     if unsettled:
         return _unbroadcast_at_run_time(op, gradient, source, target)
     axes = [*range(lead), *(lead + i for i, (a, b) in enumerate(pairs) if b == 1 and a != 1)]

@@ -22,9 +22,21 @@ Operand: TypeAlias = "ir.Value | np.ndarray | Sequence[int] | int | float | None
 Dim: TypeAlias = "int | str | None"
 
 _BOOLEAN = frozenset(
-    "Equal Greater GreaterOrEqual Less LessOrEqual Not And Or Xor IsNaN IsInf".split()
+    [
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Not",
+        "And",
+        "Or",
+        "Xor",
+        "IsNaN",
+        "IsInf",
+    ]
 )
-_INT64 = frozenset("Shape Size NonZero ArgMax ArgMin".split())
+_INT64 = frozenset(["Shape", "Size", "NonZero", "ArgMax", "ArgMin"])
 _TYPED_BY_SECOND = frozenset(["Where"])
 
 
@@ -80,7 +92,12 @@ class GraphBuilder:
         return functools.partial(self.emit, op_type)
 
     def emit(
-        self, op_type: str, *operands: Operand, outputs: int = 1, domain: str = "", **attributes: Any
+        self,
+        op_type: str,
+        *operands: Operand,
+        outputs: int = 1,
+        domain: str = "",
+        **attributes: Any,
     ) -> Any:
         """Append one node and return its output value (a list of them when `outputs` > 1)."""
         inputs = self._as_values(operands)
@@ -148,7 +165,9 @@ class GraphBuilder:
                 values.append(self.constant(operand))
             elif isinstance(operand, int | float):
                 if like is None:
-                    raise TypeError("a Python number needs a graph value beside it to take its dtype from")
+                    raise TypeError(
+                        "a Python number needs a graph value beside it to take its dtype from"
+                    )
                 values.append(self.scalar(operand, like))
             else:
                 values.append(self.ints(operand))
@@ -163,7 +182,9 @@ class GraphBuilder:
             return self.ints(known)
         if value not in self._shapes:
             self._shapes[value] = self.Shape(value)
-            self._shapes[value].shape = ir.Shape([rank(value)] if value.shape is not None else [None])
+            self._shapes[value].shape = ir.Shape(
+                [rank(value)] if value.shape is not None else [None]
+            )
         return self._shapes[value]
 
     def dim(self, value: ir.Value, axis: int) -> ir.Value:
@@ -180,7 +201,8 @@ class GraphBuilder:
         if all(isinstance(dim, int) for dim in known):
             return self.ints([math.prod(cast("list[int]", known))])
         return cast(
-            "ir.Value", self.ReduceProd(self.Gather(self.shape(value), list(axes), axis=0), keepdims=1)
+            "ir.Value",
+            self.ReduceProd(self.Gather(self.shape(value), list(axes), axis=0), keepdims=1),
         )
 
     def join(self, *parts: ir.Value | Sequence[int]) -> ir.Value:
@@ -201,15 +223,23 @@ class GraphBuilder:
 
     def reshape_like(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """`value` with the shape of `like` (the same number of elements)."""
-        known = dims(like)
-        if sum(not isinstance(dim, int) for dim in known) == 1 and 0 not in known:
-            target: Operand = [dim if isinstance(dim, int) else -1 for dim in known]
+        known = None if like.shape is None else dims(like)
+        if (
+            known is not None
+            and sum(not isinstance(dim, int) for dim in known) == 1
+            and 0 not in known
+        ):
+            result = self.Reshape(value, [dim if isinstance(dim, int) else -1 for dim in known])
         else:
-            target = self.shape(like)
-        allowzero = {"allowzero": 1} if static_shape(like) is not None and 0 in known else {}
-        result = cast("ir.Value", self.Reshape(value, target, **allowzero))
+            # A size of zero, and any size known only at run time may be zero, is meant as it is.
+            literal = (
+                {}
+                if static_shape(like) is not None and 0 not in (known or ())
+                else {"allowzero": 1}
+            )
+            result = self.Reshape(value, self.shape(like), **literal)
         result.shape = like.shape
-        return result
+        return cast("ir.Value", result)
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """`value` as `dtype`; nothing is emitted when it already is."""
@@ -224,7 +254,9 @@ class GraphBuilder:
     ) -> ir.Value:
         """ReduceMax, ReduceMean, ... over `axes`: an attribute before opset 18, an input from then on."""
         if op_type != "ReduceSum" and self.opset < 18:
-            return cast("ir.Value", self.emit(op_type, value, axes=list(axes), keepdims=int(keepdims)))
+            return cast(
+                "ir.Value", self.emit(op_type, value, axes=list(axes), keepdims=int(keepdims))
+            )
         return cast("ir.Value", self.emit(op_type, value, list(axes), keepdims=int(keepdims)))
 
 

@@ -24,9 +24,7 @@ def pass_between(
 
 
 elementwise("Relu", lambda op, g, x, y: pass_between(op, g, y, 0.0))
-elementwise(
-    "Sigmoid", lambda op, g, x, y: op.Mul(g, op.Mul(y, op.Sub(op.scalar(1, y), y)))
-)
+elementwise("Sigmoid", lambda op, g, x, y: op.Mul(g, op.Mul(y, op.Sub(op.scalar(1, y), y))))
 elementwise("Softplus", lambda op, g, x, y: op.Mul(g, op.Sigmoid(x)))
 
 
@@ -41,7 +39,10 @@ def clip(v: Vjp) -> Gradients:
         return [pass_between(op, v.g, v.y, 0.0, 6.0)]
     conditions = [
         comparison(x, bound)
-        for comparison, bound in ((op.GreaterOrEqual, v.optional_input(1)), (op.LessOrEqual, v.optional_input(2)))
+        for comparison, bound in (
+            (op.GreaterOrEqual, v.optional_input(1)),
+            (op.LessOrEqual, v.optional_input(2)),
+        )
         if bound is not None
     ]
     if not conditions:

@@ -39,7 +39,9 @@ def sum_or_mean(v: Vjp) -> Gradients:
 def max_or_min(v: Vjp) -> Gradients:
     """Max and Min of any number of tensors: the gradient goes to the chosen input, in equal parts where inputs tie."""
     chosen = [
-        v.op.cast(v.op.Equal(value, v.y), dtype_of(v.y)) for value in v.node.inputs if value is not None
+        v.op.cast(v.op.Equal(value, v.y), dtype_of(v.y))
+        for value in v.node.inputs
+        if value is not None
     ]
     ties = v.op.Sum(*(broadcast_to(v.op, mask, v.y) for mask in chosen))
     share = v.op.Div(v.g, ties)
@@ -63,9 +65,9 @@ def where(v: Vjp) -> Gradients:
 
 
 def _pow_base(op: GraphBuilder, g: ir.Value, x: ir.Value, exponent: ir.Value, y: ir.Value) -> Any:
-    """d x**p / dx = p x**(p-1); zero where p is zero, also at x = 0 (as PyTorch)."""
+    """By the base, p x**(p-1); zero where p is zero, also at x = 0 (as PyTorch)."""
     p = op.cast(exponent, dtype_of(y))
-    constant = exponent.const_value
+    constant = None if exponent.is_graph_input() else exponent.const_value
     if constant is not None and constant.size == 1:
         number = float(constant.numpy().reshape(()))
         if number == 2.0:
@@ -77,8 +79,8 @@ def _pow_base(op: GraphBuilder, g: ir.Value, x: ir.Value, exponent: ir.Value, y:
     return op.Mul(g, op.Where(op.Equal(p, zero), zero, slope))
 
 
-def _pow_exponent(op: GraphBuilder, g: ir.Value, x: ir.Value, exponent: ir.Value, y: ir.Value) -> Any:
-    """d x**p / dp = x**p log x; zero where x is zero (as PyTorch for p >= 0)."""
+def _pow_exponent(op: GraphBuilder, g: ir.Value, x: ir.Value, _: ir.Value, y: ir.Value) -> Any:
+    """By the exponent, x**p log x; zero where x is zero (as PyTorch for p >= 0)."""
     zero, one = op.scalar(0.0, y), op.scalar(1.0, y)
     is_zero = op.Equal(x, zero)
     slope = op.Mul(y, op.Log(op.Where(is_zero, one, x)))

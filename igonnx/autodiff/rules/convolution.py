@@ -77,7 +77,9 @@ def begin_at_run_time(v: Vjp, axis: int, window: Window) -> ir.Value:
     covered = op.Add(op.Mul(op.Sub(outputs, [1]), [window.stride]), [window.extent])
     total = op.Max(op.Sub(covered, size), [0])
     half = op.Div(total, [2])
-    return cast("ir.Value", half if v.attribute("auto_pad") == "SAME_UPPER" else op.Sub(total, half))
+    return cast(
+        "ir.Value", half if v.attribute("auto_pad") == "SAME_UPPER" else op.Sub(total, half)
+    )
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _phases(window: Window) -> _Phases:
 def input_gradient(
     v: Vjp, g: ir.Value, weight: ir.Value, sliding: Sequence[Window], group: int
 ) -> ir.Value:
-    """Gradient of a convolution with respect to its input `v.x` [N, C, ...]; `g` [N, O, ...], `weight` [O, C / group, ...]."""
+    """Gradient of a convolution by its input `v.x` [N, C, ...]; `g` [N, O, ...], `weight` [O, C / group, ...]."""
     op, n = v.op, len(sliding)
     phases = [_phases(window) for window in sliding]
     kernel = _backward_kernel(op, weight, sliding, phases, group)
@@ -131,8 +133,7 @@ def input_gradient(
     if any(window.stride > 1 for window in sliding):
         result = _interleave(op, result, channels, sliding, phases)
     exact = [
-        _is_exact(*case)
-        for case in zip(sliding, phases, left, right, sizes, outputs, strict=True)
+        _is_exact(*case) for case in zip(sliding, phases, left, right, sizes, outputs, strict=True)
     ]
     return result if all(exact) else _cropped(v, result, sliding, left, range(n))
 
@@ -148,7 +149,12 @@ def _trailing_padding(
 
 
 def _is_exact(
-    window: Window, phase: _Phases, left: int, right: int, size: int | str | None, outputs: int | str | None
+    window: Window,
+    phase: _Phases,
+    left: int,
+    right: int,
+    size: int | str | None,
+    outputs: int | str | None,
 ) -> bool:
     """Whether the convolution yields just the wanted positions, with nothing to crop."""
     if left < 0 or right < 0 or window.begin is None:
@@ -182,7 +188,11 @@ def _cropped(
 
 
 def _backward_kernel(
-    op: GraphBuilder, weight: ir.Value, sliding: Sequence[Window], phases: Sequence[_Phases], group: int
+    op: GraphBuilder,
+    weight: ir.Value,
+    sliding: Sequence[Window],
+    phases: Sequence[_Phases],
+    group: int,
 ) -> ir.Value:
     """The kernel of the backward convolution, [group * C/group * phases, O/group, taps...], as graph nodes.
 
@@ -212,7 +222,9 @@ def _backward_kernel(
 
 
 def _needs_spreading(sliding: Sequence[Window]) -> bool:
-    return any(window.stride > 1 and window.dilation > 1 and window.kernel > 1 for window in sliding)
+    return any(
+        window.stride > 1 and window.dilation > 1 and window.kernel > 1 for window in sliding
+    )
 
 
 def _spread(op: GraphBuilder, weight: ir.Value, sliding: Sequence[Window]) -> ir.Value:
@@ -232,7 +244,11 @@ def _spread(op: GraphBuilder, weight: ir.Value, sliding: Sequence[Window]) -> ir
 
 
 def _interleave(
-    op: GraphBuilder, value: ir.Value, channels: int, sliding: Sequence[Window], phases: Sequence[_Phases]
+    op: GraphBuilder,
+    value: ir.Value,
+    channels: int,
+    sliding: Sequence[Window],
+    phases: Sequence[_Phases],
 ) -> ir.Value:
     """Deal the phase channels of `value` [N, C * phases, Q...] out in space: [N, C, Q * stride, ...]."""
     n = len(sliding)
@@ -278,7 +294,11 @@ def conv_transpose(v: Vjp) -> Gradients:
     shape = static_shape(v.input(1))
     if any(v.wanted[1:]):
         raise v.unsupported("the weights or bias of ConvTranspose")
-    if shape is None or v.attribute("auto_pad", "NOTSET") != "NOTSET" or v.attribute("output_shape"):
+    if (
+        shape is None
+        or v.attribute("auto_pad", "NOTSET") != "NOTSET"
+        or v.attribute("output_shape")
+    ):
         raise v.unsupported("ConvTranspose with auto_pad, output_shape or weights of unknown shape")
     names = ("strides", "dilations", "pads", "group")
     given = {name: v.attribute(name) for name in names if v.attribute(name) is not None}

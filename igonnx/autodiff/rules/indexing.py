@@ -47,12 +47,12 @@ def slice_(v: Vjp) -> Gradients:
         pads = _slice_padding(v, sliced, starts, ends)
         if pads is not None:
             return [v.op.Pad(v.g, pads)] + [None] * 4
-    return [_scatter_back(v, lambda positions: v.op.Slice(positions, *v.node.inputs[1:]))] + [None] * 4
+    return [_scatter_back(v, lambda positions: v.op.Slice(positions, *v.node.inputs[1:]))] + [
+        None
+    ] * 4
 
 
-def _slice_padding(
-    v: Vjp, axes: list[int], starts: list[int], ends: list[int]
-) -> list[int] | None:
+def _slice_padding(v: Vjp, axes: list[int], starts: list[int], ends: list[int]) -> list[int] | None:
     """Zeros before and after each axis that undo a Slice of step 1, or None where they depend on unknown sizes."""
     n = rank(v.x)
     pads = [0] * (2 * n)
@@ -104,7 +104,7 @@ def gather(v: Vjp) -> Gradients:
     rest = [i for i in range(n) if i != axis]
     row = op.join(*(op.dim(v.x, i) for i in rest)) if rest else op.ints([])
     g = op.Reshape(g, op.join([-1], row))
-    flat = op.Reshape(v.input(1), [-1, 1])
+    flat = op.cast(op.Reshape(v.input(1), [-1, 1]), ir.DataType.INT64)
     zeros = op.zeros(op.join(op.dim(v.x, axis), row), dtype_of(v.x))
     total = op.ScatterND(zeros, flat, g, reduction="add")
     if axis:
@@ -132,10 +132,16 @@ def _gather_one(v: Vjp, axis: int, index: int) -> ir.Value:
 
 @rule("Pad")
 def pad(v: Vjp) -> Gradients:
-    """Pad with constants: cut the padding off (negative padding: put zeros back)."""
-    if v.attribute("mode", "constant") != "constant":
-        return [_scatter_back(v, lambda positions: v.op.Pad(positions, v.input(1), None, *v.node.inputs[3:], mode=v.attribute("mode")))]
-    op, pads = v.op, v.constant(1)
+    """Pad with a constant: cut the padding off (negative padding: put zeros back); the constant gets what was cut."""
+    op, mode = v.op, v.attribute("mode", "constant")
+    if mode != "constant":
+        axes = v.node.inputs[3:]
+        return [_scatter_back(v, lambda p: op.Pad(p, v.input(1), None, *axes, mode=mode))]
+    pads = v.constant(1)
     negated = op.ints((-pads.reshape(-1)).tolist()) if pads is not None else op.Neg(v.input(1))
-    axes = v.optional_input(3)
-    return [op.Pad(v.g, negated, None, axes) if axes is not None else op.Pad(v.g, negated)] + [None] * 3
+    to_x = op.Pad(v.g, negated, None, v.optional_input(3))
+    to_value = None
+    if v.optional_input(2) is not None and v.wanted[2]:
+        to_value = op.Sub(op.ReduceSum(v.g, keepdims=0), op.ReduceSum(to_x, keepdims=0))
+        to_value = op.reshape_like(to_value, v.input(2))
+    return [to_x, None, to_value, None]

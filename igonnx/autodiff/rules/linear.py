@@ -24,7 +24,7 @@ def matmul(v: Vjp) -> Gradients:
     to_a = to_b = None
     if v.wanted[0]:
         full = op.MatMul(g, transpose_last(op, column))
-        to_a = _reduced(op, full, g, v, row, a)
+        to_a = _reduced(op, full, v, row, a)
     if v.wanted[1]:
         if rank(column) == 2 and rank(row) > 2:
             # One product over all leading axes instead of a batched one that is then summed.
@@ -34,12 +34,12 @@ def matmul(v: Vjp) -> Gradients:
             to_b = op.reshape_like(to_b, b) if rank(b) == 1 else to_b
         else:
             full = op.MatMul(transpose_last(op, row), g)
-            to_b = _reduced(op, full, g, v, column, b)
+            to_b = _reduced(op, full, v, column, b)
     return [to_a, to_b]
 
 
 def _reduced(
-    op: GraphBuilder, full: ir.Value, g: ir.Value, v: Vjp, matrix: ir.Value, target: ir.Value
+    op: GraphBuilder, full: ir.Value, v: Vjp, matrix: ir.Value, target: ir.Value
 ) -> ir.Value:
     """`full`, the gradient of `matrix` with the leading axes of the product, summed back to `target`."""
     leading = max(rank(v.x), rank(v.input(1)), 2) - 2

@@ -14,4 +14,6 @@ nondifferentiable(
 # Piecewise constant: the derivative is zero wherever it exists, as in PyTorch.
 nondifferentiable("Floor", "Ceil", "Round", "Sign")
 # Noise that does not depend on its input's values.
-nondifferentiable("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")
+nondifferentiable(
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"
+)

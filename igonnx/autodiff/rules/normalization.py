@@ -31,6 +31,8 @@ def layer_normalization(v: Vjp) -> Gradients:
 
     With n = (x - mean) / deviation and h = g scale: the input's gradient is (h - mean(h) - n mean(h n)) / deviation.
     """
+    if any(gradient is not None for gradient in v.gradients[1:]):
+        raise v.unsupported("the mean and deviation that LayerNormalization puts out")
     op, x, scale = v.op, v.x, v.input(1)
     axes = list(range(v.attribute("axis", -1) % rank(x), rank(x)))
     mean, inverse = (_statistic(v, index, axes) for index in (1, 2))
@@ -59,7 +61,9 @@ def _statistic(v: Vjp, index: int, axes: list[int]) -> ir.Value:
         v.node.resize_outputs(3)
     value = v.node.outputs[index]
     if not value.name:
-        value.name = v.op.unique("LayerNormalization_" + ("mean" if index == 1 else "inverse_deviation"))
+        value.name = v.op.unique(
+            "LayerNormalization_" + ("mean" if index == 1 else "inverse_deviation")
+        )
     value.type = ir.TensorType(ir.DataType(v.attribute("stash_type", 1)))
     shape = list(cast("ir.Shape", v.x.shape))
     value.shape = ir.Shape([1 if axis in axes else dim for axis, dim in enumerate(shape)])

@@ -92,8 +92,12 @@ def global_average_pool(v: Vjp) -> Gradients:
 
 @rule("GlobalMaxPool")
 def global_max_pool(v: Vjp) -> Gradients:
-    """GlobalMaxPool: the maximum over all spatial axes, in equal parts where elements tie."""
+    """GlobalMaxPool: the gradient goes to the first maximum of each channel, as in torch.nn.AdaptiveMaxPool2d."""
     op = v.op
-    chosen = op.cast(op.Equal(v.x, v.y), dtype_of(v.x))
-    ties = op.ReduceSum(chosen, list(range(2, rank(v.x))), keepdims=1)
-    return [op.Mul(chosen, op.Div(v.g, ties))]
+    rows = op.Reshape(
+        v.x, op.join(op.dim(v.x, 0), op.dim(v.x, 1), op.count(v.x, range(2, rank(v.x))))
+    )
+    first = op.ArgMax(rows, axis=2, keepdims=1)
+    zeros = op.zeros(op.Shape(rows), dtype_of(v.x))
+    g = op.Reshape(v.g, op.Shape(first))
+    return [op.reshape_like(op.ScatterElements(zeros, first, g, axis=2), v.x)]

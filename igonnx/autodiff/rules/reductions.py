@@ -13,7 +13,7 @@ from igonnx.autodiff.registry import Gradients, Vjp, rule
 
 def _kept(v: Vjp, value: ir.Value) -> ir.Value:
     """`value`, shaped as the output, with the reduced axes put back as ones."""
-    if v.attribute("keepdims", 1):
+    if v.attribute("keepdims", 1) or _leaves_as_is(v):
         return value
     axes = v.axes()
     if axes is None and v.optional_input(1) is not None:
@@ -22,7 +22,7 @@ def _kept(v: Vjp, value: ir.Value) -> ir.Value:
 
 
 def _leaves_as_is(v: Vjp) -> bool:
-    """Whether the node reduces nothing: no axes, and told to do nothing then."""
+    """Whether the node reduces nothing: no axes, and told to do nothing then (the function is still applied)."""
     axes = v.axes()
     return bool(v.attribute("noop_with_empty_axes", 0)) and (
         axes == [] or (axes is None and v.optional_input(1) is None)
@@ -40,11 +40,12 @@ def reduce_sum(v: Vjp) -> Gradients:
 @rule("ReduceMean")
 def reduce_mean(v: Vjp) -> Gradients:
     """ReduceMean: g over the number of elements averaged."""
-    if _leaves_as_is(v):
+    if _leaves_as_is(v) or rank(v.x) == 0:
         return [v.g, None]
     op, g, axes = v.op, _kept(v, v.g), v.axes()
     if axes is None and v.optional_input(1) is not None:
-        averaged = op.ReduceProd(op.Gather(op.shape(v.x), v.input(1), axis=0), keepdims=1)
+        # Counted, since axes known only at run time may turn out to be none: all, or nothing at all.
+        averaged = op.Div(op.Size(v.x), op.Max(op.Size(v.y), op.ints(1)))
     else:
         averaged = op.count(v.x, axes or list(range(rank(v.x))))
     return [broadcast_to(op, op.Div(g, op.cast(averaged, dtype_of(v.x))), v.x), None]
@@ -59,7 +60,8 @@ def reduce_extremum(v: Vjp) -> Gradients:
     chosen = op.cast(op.Equal(v.x, _kept(v, v.y)), dtype_of(v.x))
     axes = v.axes()
     if axes is None and v.optional_input(1) is not None:
-        ties = op.ReduceSum(chosen, v.input(1), keepdims=1)
+        noop = v.attribute("noop_with_empty_axes", 0)
+        ties = op.ReduceSum(chosen, v.input(1), keepdims=1, noop_with_empty_axes=noop)
     else:
         ties = op.ReduceSum(chosen, axes or list(range(rank(v.x))), keepdims=1)
     return [op.Mul(chosen, op.Div(_kept(v, v.g), ties)), None]

@@ -48,5 +48,7 @@ def tile(v: Vjp) -> Gradients:
     """Tile repeats the whole tensor along each axis: fold the repeats into axes of their own and sum over them."""
     op, axes = v.op, range(rank(v.x))
     repeats = v.input(1)
-    folded = op.join(*(part for i in axes for part in (op.Slice(repeats, [i], [i + 1]), op.dim(v.x, i))))
+    folded = op.join(
+        *(part for i in axes for part in (op.Slice(repeats, [i], [i + 1]), op.dim(v.x, i)))
+    )
     return [op.ReduceSum(op.Reshape(v.g, folded), [2 * i for i in axes], keepdims=0), None]

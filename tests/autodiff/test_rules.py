@@ -1,0 +1,46 @@
+"""Every backward rule against finite differences of its operator, on random inputs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import pytest
+from rule_cases import ALL, Case
+from rule_cases.case import newest_opset
+from rule_cases.check import check
+
+from igonnx.autodiff import registry
+
+# Fresh inputs in every run; a failure prints the seed that repeats it.
+SEED = int(os.environ.get("IGONNX_TEST_SEED", secrets.randbelow(2**31)))
+COVERED = {(case.domain, case.operator) for case in ALL}
+
+
+def _runs():
+    for case in ALL:
+        for opset in dict.fromkeys(min(opset, newest_opset()) for opset in case.opsets):
+            yield pytest.param(
+                case, opset, id=f"{case.operator}-{case.label}-{opset}".replace(" ", "_")
+            )
+
+
+@pytest.mark.parametrize(("case", "opset"), list(_runs()))
+def test_rule(case: Case, opset: int):
+    try:
+        check(case, opset, SEED)
+    except Exception as error:
+        error.add_note(f"repeat with IGONNX_TEST_SEED={SEED}")
+        raise
+
+
+@pytest.mark.parametrize(
+    "operator", sorted(registry.registered()), ids=lambda key: "::".join(filter(None, key))
+)
+def test_every_rule_has_a_case(operator: tuple[str, str]):
+    assert operator in COVERED, f"the rule of {operator} has no case in tests/autodiff/rule_cases"
+
+
+def test_case_names_are_unique():
+    names = [(case.operator, case.label) for case in ALL]
+    assert len(set(names)) == len(names)
