@@ -38,7 +38,11 @@ def _fold(graph: ir.Graph, node: ir.Node, kept: Collection[str]) -> None:
     if conv is None or conv.op_type != "Conv" or len(source.uses()) != 1 or source.name in kept:
         return
     training = node.attributes.get("training_mode")
-    if node.outputs[0].name in kept or len(node.outputs) > 1 or (training is not None and training.as_int()):
+    if (
+        node.outputs[0].name in kept
+        or len(node.outputs) > 1
+        or (training is not None and training.as_int())
+    ):
         return
     parameters = _constants(node.inputs[1:5])
     weights = _constants(conv.inputs[1:])

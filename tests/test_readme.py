@@ -1,4 +1,4 @@
-"""The README's examples run as they stand: Python blocks in one process each, `igonnx` lines through the real command."""
+"""The README's examples run as they stand: Python blocks, and `igonnx` lines through the real command."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ def made(
         "readme",
         [helper.make_tensor_value_info(source[0], TensorProto.FLOAT, source[1])],
         [helper.make_tensor_value_info(target[0], TensorProto.FLOAT, target[1])],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+        [
+            numpy_helper.from_array(array.astype(np.float32), name)
+            for name, array in weights.items()
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
@@ -104,11 +107,20 @@ def made(
 def test_commands_run(command: str, folder: Path) -> None:
     words = shlex.split(command)
     done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     for option, *names in (("-o", "why.png", "pictures"), ("--save", "out.npz")):
-        written = [name for name in names if option in words and words[words.index(option) + 1].rstrip("/") == name]
+        written = [
+            name
+            for name in names
+            if option in words and words[words.index(option) + 1].rstrip("/") == name
+        ]
         assert all((folder / name).exists() for name in written)
 
 

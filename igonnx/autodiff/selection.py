@@ -94,7 +94,9 @@ def _dependent_on(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]
     """Values computed from the contents of `sources` (their shapes alone do not count)."""
     dependent = set(sources)
     for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(value in dependent for value in node.inputs):
+        if node.op_type not in ("Shape", "Size") and any(
+            value in dependent for value in node.inputs
+        ):
             dependent.update(node.outputs)
     return dependent
 

@@ -125,6 +125,7 @@ class Case:
     linear: bool = False  # in what is explained: differences are exact, whatever the step
     layouts: tuple[Layout, ...] = LAYOUTS
     domain: str = ""
+    tolerance: float = 0.0  # at least this, where part of the operator is float32 by definition
     # What the node computes, in NumPy, for operators without a float64 kernel in onnxruntime; None: onnx's reference.
     formula: Callable[..., NDArray[np.float64]] | None = None
 

@@ -152,7 +152,7 @@ def _compare(
     feeds[f"cotangent_{OUTPUT}"] = oracle.cotangent.astype(dtype)
     names = [value.name for value in runtime.get_outputs()]
     results = dict(zip(names, runtime.run(None, feeds), strict=True))
-    tolerance = TOLERANCE[dtype]
+    tolerance = max(TOLERANCE[dtype], case.tolerance)
     _close(results[OUTPUT], oracle.output, max(tolerance, 1e-5), f"{where}: output")
     for name in wrt:
         given = results[f"grad_{name}"]
