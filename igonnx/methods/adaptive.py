@@ -1,7 +1,7 @@
 """An adaptive mesh: spend gradients where the gradient changes, and stop when both errors are small enough.
 
 Every gradient is kept and reused. The rule is the composite trapezoid on the mesh's nodes; a round bisects the worst
-intervals, as many as fill a batch. An interval of width h with ends a, b is judged by
+intervals, an eighth of all. An interval of width h with ends a, b is judged by
 
 - its completeness residual |h (slope_a + slope_b) / 2 - (score_b - score_a)|, known exactly, and
 - h ||G_a - G_b|| with G the gradient times (x - baseline).
@@ -37,6 +37,7 @@ from igonnx.quadrature import trapezoid_weights
 __all__ = ["adaptive_mesh", "relative_completeness"]
 
 _FIRST_INTERVALS = 16
+_ROUND = 8
 
 
 @dataclass
@@ -178,13 +179,16 @@ def _refine(
         if (estimate <= tolerance and completeness <= tolerance) or budget <= 0:
             return estimate, completeness
         judged = (estimate > tolerance, completeness > tolerance)
-        count = min(budget, _round_size(mesh, batch_size))
+        count = min(budget, _round_size(mesh))
         new = _bisected(mesh, residuals, size, count, judged)
 
 
-def _round_size(mesh: _Mesh, batch_size: int) -> int:
-    """Intervals to bisect in one round: an eighth of them, rounded up to whole batches."""
-    return -(-max(len(mesh.alpha) // 8, 1) // batch_size) * batch_size
+def _round_size(mesh: _Mesh) -> int:
+    """Intervals to bisect in one round: an eighth of them, in eights, which fills batches of the usual sizes.
+
+    It must not depend on the batch size: the result would.
+    """
+    return _ROUND * -(-len(mesh.alpha) // (8 * _ROUND))
 
 
 def _bisected(
@@ -212,7 +216,7 @@ def _evaluate(
         count = len(points)
         plan = RowPlan(np.arange(count), points, np.ones(count))
         result = run_rows(engine, repeated(request, count), plan, batch_size=batch_size)
-        rows = [[] for _ in range(count)]  # type: list[list[NDArray[np.floating]]]
+        rows: list[list[NDArray[np.floating]]] = [[] for _ in range(count)]
         for name, gradient in result.weighted_gradient.items():
             path = request.x[name].astype(np.float64) - request.baseline[name]
             contribution = (gradient * path).astype(request.x[name].dtype)
