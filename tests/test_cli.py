@@ -14,10 +14,11 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from igonnx.attribution import Attribution
 from igonnx.cli.inputs import ImageOptions, read_baseline, read_inputs
 from igonnx.cli.labels import parse_target, read_labels
 from igonnx.cli.outputs import Outputs, picture_paths
-from igonnx.cli.report import Row, percent, probabilities
+from igonnx.cli.report import percent, probabilities, rows_of
 from igonnx.errors import InputError
 from igonnx.model import Model
 from igonnx.models import digits
@@ -67,6 +68,7 @@ def examples(tmp_path_factory):
     content = (folder / "digits.onnx").read_bytes()
     (folder / "truncated.onnx").write_bytes(content[: len(content) // 2])
     (folder / "text.onnx").write_text("not a model\n")
+    (folder / "twice.txt").write_text("crane\ndog\ncrane\n")
     images, _ = digits.test_set()
     for index in range(2):
         pixels = np.rint(images[index, 0] * 255).astype(np.uint8)
@@ -193,6 +195,16 @@ class TestErrors:
             (["digits.onnx", "digit0.png", "--labels", "none"], "cannot read labels from 'none'"),
             (["two_inputs.onnx", "a.npy"], "write NAME=a.npy"),
             (["two_inputs.onnx", "a=a.npy"], "no file for input 'b'"),
+            (
+                ["digits.onnx", "digit0.png", "--baseline", "nan"],
+                "the baseline is nan; expected a finite number",
+            ),
+            (["digits.onnx", "digit0.png", "-o", ""], "-o is empty, expected the path of a file"),
+            (["digits.onnx", "digit0.png", "--save", ""], "--save is empty, expected the path"),
+            (
+                ["digits.onnx", "digit0.png", "--labels", "twice.txt", "--target", "crane"],
+                "target 'crane' is the name of 2 classes, 0, 2: give the index",
+            ),
         ],
     )
     def test_one_line_and_no_file(self, unchanged, arguments, message):
@@ -217,15 +229,78 @@ class TestErrors:
         assert re.search(r"explained +nothing: .*Det", out)
 
     @pytest.mark.parametrize(
-        "arguments", [["explain"], ["explain", "digits.onnx", "digit0.png", "--steps", "0"], ["x"]]
+        ("arguments", "message", "command"),
+        [
+            (["explain"], "missing argument 'MODEL'", "igonnx explain"),
+            (["explain", "digits.onnx"], "missing argument 'INPUT...'", "igonnx explain"),
+            (
+                ["explain", "a", "b", "--steps", "0"],
+                "invalid value for '--steps'",
+                "igonnx explain",
+            ),
+            (
+                ["explain", "a", "b", "--steps", "abc"],
+                "invalid value for '--steps'",
+                "igonnx explain",
+            ),
+            (
+                ["explain", "a", "b", "--rule", "simpson"],
+                "'simpson' is not one of 'gauss_legendre'",
+                "igonnx explain",
+            ),
+            (["inspect", "a", "--unheard"], "no such option: --unheard", "igonnx inspect"),
+            (["x"], "no such command 'x'", "igonnx"),
+        ],
     )
-    def test_usage(self, unchanged, arguments):
+    def test_usage(self, unchanged, arguments, message, command):
         code, out, err = igonnx(*arguments, cwd=unchanged)
-        assert code == 2
-        assert out == ""
-        assert "Usage" in err
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1, err
+        assert message in err
+        assert err.endswith(f"; see {command} --help\n")
 
-    def test_interrupt(self, unchanged):
+    def test_files_that_are_read_are_not_written(self, examples, tmp_path):
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        for name in ("digit0.png", "digit1.png", "digits.npy"):
+            (folder / name).write_bytes((examples / name).read_bytes())
+        np.savez(folder / "digits.npz", image=np.load(folder / "digits.npy"))
+        np.savez(folder / "black.npz", np.zeros((1, 1, 8, 8), np.float32))
+        (tmp_path / "model.npz").write_bytes((examples / "digits.onnx").read_bytes())
+        (tmp_path / "names.npz").write_text("zero\none\n")
+        (tmp_path / "link.png").symlink_to(folder / "digit0.png")
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+        photo = "photos/digit0.png"
+        for model, arguments, path in (
+            (None, [photo, "photos/digit1.png", "-o", "photos/"], photo),
+            (None, [photo, "-o", "photos/../photos/digit0.png"], "photos/../photos/digit0.png"),
+            (None, [photo, "-o", "link.png"], "link.png"),
+            (None, [f"image={photo}", "-o", photo], photo),
+            (None, ["photos/digits.npz", "--save", "photos/digits.npz"], "photos/digits.npz"),
+            (
+                None,
+                [photo, "--baseline", "image=photos/black.npz", "--save", "photos/black.npz"],
+                "photos/black.npz",
+            ),
+            (
+                None,
+                [photo, "--baseline", "photos/digit1.png", "-o", "photos/digit1.png"],
+                "photos/digit1.png",
+            ),
+            (None, [photo, "--labels", "names.npz", "--save", "names.npz"], "names.npz"),
+            ("model.npz", [photo, "--save", "model.npz"], "model.npz"),
+        ):
+            code, out, err = igonnx(
+                "explain", model or examples / "digits.onnx", *arguments, cwd=tmp_path
+            )
+            assert (code, out) == (2, "")
+            assert "error: " + f"cannot write '{path}': it is one of the files read" in err
+            assert "Traceback" not in err
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_interrupt(self, unchanged, number, code):
         arguments = ["explain", "digits.onnx", "digits.npy", "-o", "new", "--save", "new.npz"]
         settings = ["--steps", "1000000", "--rule", "trapezoid", "--batch-size", "1"]
         started = subprocess.Popen(
@@ -237,10 +312,43 @@ class TestErrors:
         while not (unchanged / "new").exists() and started.poll() is None:
             time.sleep(0.05)
         time.sleep(1)
-        started.send_signal(signal.SIGINT)
-        out, _ = started.communicate(timeout=60)
-        assert started.returncode == 130
+        started.send_signal(number)
+        out, err = started.communicate(timeout=60)
+        assert started.returncode == code
         assert out == b""
+        assert b"Traceback" not in err
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    @pytest.mark.parametrize("arguments", [["inspect", "--no-measure"], ["--help"], ["--version"]])
+    def test_full_disk(self, examples, arguments):
+        model = ["digits.onnx"] if arguments[0] == "inspect" else []
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*COMMAND, *arguments, *model],
+                cwd=examples,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+        assert done.returncode == 2
+        assert done.stderr == "error: no space left on device\n"
+
+    def test_reader_goes_away(self, examples):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [*COMMAND, "inspect", "digits.onnx", "--no-measure"],
+            cwd=examples,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (1, "")
 
     def test_without_typer(self, tmp_path):
         (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('no', name='typer')")
@@ -552,6 +660,12 @@ class TestInputs:
             parse_target("cow", labels)
         with pytest.raises(InputError, match="need --labels"):
             parse_target("cow")
+        labels = ["crane", "Crane", "dog", "crane"]
+        assert parse_target("Crane", labels) == 1
+        with pytest.raises(InputError, match="'crane' is the name of 2 classes, 0, 3: give the"):
+            parse_target("crane", labels)
+        with pytest.raises(InputError, match="3 classes, 0, 1, 3"):
+            parse_target("CRANE", labels)
 
     def test_imagenet_labels(self):
         assert read_labels("imagenet")[285] == "Egyptian cat"
@@ -569,14 +683,49 @@ class TestReport:
         assert how.startswith("the output as it is")
         found, how = probabilities(logits, [(1,)], "sigmoid")
         assert found == pytest.approx([1 / (1 + np.exp(-3))])
+        assert how.startswith("sigmoid")
+        assert probabilities(np.array([[-1e4, 1e4]]), [(0,)], "sigmoid")[0] == [0.0]
         for output, target in ((logits, None), (logits[..., None], (1, 0)), (logits[:, :1], (0,))):
             assert probabilities(output, [target], None) == ([None], "")
 
-    def test_relative_error(self):
-        row = Row("a", (3,), "", None, score=2.0, baseline_score=1.0, delta=-0.02, steps=5)
+    @pytest.mark.parametrize(
+        "output",
+        [
+            [[0.9, 0.8, 0.1]],  # labels that do not exclude each other
+            [[1.0]],
+            [[-3.0, 2.0]],  # two quantities, maybe no classes
+            [[0.2, 0.7]],
+        ],
+    )
+    def test_no_probability(self, output):
+        assert probabilities(np.array(output), [(0,)], None) == ([None], "")
+
+    def test_probability_is_asked_for(self):
+        two = np.array([[-3.0, 2.0]])
+        for apply in ("softmax", "log_softmax"):
+            found, how = probabilities(two, [(1,)], apply)
+            assert found == pytest.approx([1 / (1 + np.exp(-5))])
+            assert how.startswith("softmax")
+        found, _ = probabilities(np.array([[0.9, 0.8, 0.1]]), [(0,)], "softmax")
+        assert found[0] < 0.5
+        found, how = probabilities(np.array([[0.5, 0.5005]]), [(0,)], None)
+        assert found == [0.5]
+        assert probabilities(np.array([[0.5, 0.502]]), [(0,)], None) == ([None], "")
+
+    def test_rows(self):
+        attribution = Attribution(
+            values=np.zeros((2, 4)),
+            delta=np.array([-0.02, 0.1]),
+            scores=np.array([2.0, 1.0]),
+            baseline_scores=np.array([1.0, 1.0]),
+            target=[(3,), None],
+            path=[],
+            steps_used=np.array([5, 6]),
+        )
+        row, flat = rows_of(attribution, ["a", "b"], [], [None, None])
+        assert [row.relative_error, flat.relative_error] == list(attribution.relative_delta)
         assert row.relative_error == pytest.approx(0.02)
         assert row.title == "class 3"
-        flat = Row("a", None, "", None, score=1.0, baseline_score=1.0, delta=0.1, steps=5)
         assert percent(flat.relative_error) == "-"
         assert flat.class_index == "mask"
 

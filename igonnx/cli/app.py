@@ -175,7 +175,7 @@ def explain(
         ),
     ] = None,
     save: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE.npz", help="Save the attribution, of all inputs, as arrays."),
     ] = None,
     labels: Annotated[
@@ -343,8 +343,8 @@ def inspect(
 @app.command()
 def demo(
     folder: Annotated[
-        Path, typer.Option("-o", "--folder", metavar="FOLDER", help="Where the page is written.")
-    ] = Path("demo"),
+        str, typer.Option("-o", "--folder", metavar="FOLDER", help="Where the page is written.")
+    ] = "demo",
     threads: ThreadsOption = None,
     engine: EngineOption = EngineName.native,
 ) -> None:
@@ -355,7 +355,9 @@ def demo(
     """
     from igonnx.cli.demo import run
 
-    run(folder, threads=threads, engine=engine.value)
+    if not folder:
+        raise InputError("-o is empty, expected a folder")
+    run(Path(folder), threads=threads, engine=engine.value)
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

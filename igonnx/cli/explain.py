@@ -34,7 +34,7 @@ class Request:
     model: Path
     inputs: Sequence[str]
     picture: str | None
-    save: Path | None
+    save: str | None
     labels: str | None
     images: ImageOptions
     targets: Sequence[str]
@@ -72,9 +72,9 @@ def run(request: Request) -> None:
     given = read_inputs(model, request.inputs, request.images)
     for text in given.notes:
         note(text)
-    with plain_warnings(), Outputs() as outputs:
+    with plain_warnings(), Outputs(_files_read(request, given)) as outputs:
         pictures = _reserve(outputs, request.picture, given)
-        saved = None if request.save is None else outputs.reserve(request.save, suffix=".npz")
+        saved = _reserve_archive(outputs, request.save)
         drawable = find_drawable(model, explained, given, request.images)
         if pictures and drawable is None:
             raise InputError(
@@ -96,7 +96,7 @@ def run(request: Request) -> None:
     console = results()
     console.print(table_of(rows))
     if how:
-        console.print(f"probability: {how} '{explainer.output}'", style="dim")
+        console.print(f"probability: {how} '{explainer.output}'", style="dim", markup=False)
     _print_features(console, values, given, rows, drawn=drawable.name if drawable else None)
     for path in outputs.written:
         console.print(f"wrote {path}", markup=False)
@@ -111,6 +111,23 @@ def _reserve(outputs: Outputs, picture: str | None, given: Given) -> list[Path]:
     require_matplotlib()
     paths, folder = picture_paths(picture, given.names)
     return [outputs.reserve(path, make_folder=folder) for path in paths]
+
+
+def _reserve_archive(outputs: Outputs, save: str | None) -> Path | None:
+    """Reserve the path of the saved arrays, if they are wanted."""
+    if save is None:
+        return None
+    if not save:
+        raise InputError("--save is empty, expected the path of an .npz file")
+    return outputs.reserve(Path(save), suffix=".npz")
+
+
+def _files_read(request: Request, given: Given) -> list[Path]:
+    """List every file this run reads."""
+    # A baseline may be written as NAME=FILE; what is no file in either reading was not read.
+    baselines = [part for text in request.baselines for part in (text, text.partition("=")[2])]
+    texts = [*given.files, *baselines, request.labels or ""]
+    return [request.model, *(Path(text) for text in texts if text and Path(text).is_file())]
 
 
 def _explain(

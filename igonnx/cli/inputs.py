@@ -54,13 +54,14 @@ class Given:
 
     arrays: per input, with batch axis. names: one per example, distinct, fit for file names.
     preprocessing: of each input that was given images. notes: what was decided silently and the
-    user should know.
+    user should know. files: the paths that were read.
     """
 
     arrays: dict[str, NDArray[Any]]
     names: list[str]
     preprocessing: dict[str, Preprocessing] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 def read_inputs(model: Model, specifications: Sequence[str], options: ImageOptions) -> Given:
@@ -69,6 +70,7 @@ def read_inputs(model: Model, specifications: Sequence[str], options: ImageOptio
     infos = {info.name: info for info in model.inputs}
     per_input: dict[str, list[tuple[str, NDArray[Any]]]] = {}
     for name, path in _bind(specifications, infos):
+        given.files.append(path)
         if is_array_file(path):
             for key, array in _match(load_arrays(path), name, infos, path).items():
                 example = (path, shaped_for(array, infos[key], path))
@@ -135,9 +137,13 @@ def read_baseline(
             )
         return preprocessing.constant(0.0 if text == "black" else 1.0)
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         pass
+    else:
+        if not np.isfinite(number):
+            raise InputError(f"the baseline is {number}; expected a finite number")
+        return number
     if is_array_file(text):
         arrays = load_arrays(text)
         if len(arrays) > 1:

@@ -39,9 +39,17 @@ def parse_target(text: str, labels: Labels = ()) -> Target:
     try:
         index = tuple(int(part) for part in text.split(","))
     except ValueError:
-        lowered = [label.casefold() for label in labels]
-        if text.casefold() in lowered:
-            return lowered.index(text.casefold())
+        exact = [index for index, label in enumerate(labels) if label == text]
+        found = exact or [
+            index for index, label in enumerate(labels) if label.casefold() == text.casefold()
+        ]
+        if len(found) > 1:
+            several = ", ".join(map(str, found))
+            raise InputError(
+                f"target '{text}' is the name of {len(found)} classes, {several}: give the index"
+            ) from None
+        if found:
+            return found[0]
         known = "and no class has that name" if labels else "and names of classes need --labels"
         raise InputError(f"target '{text}' is no index such as 285 or 3,5, {known}") from None
     return index[0] if len(index) == 1 else index

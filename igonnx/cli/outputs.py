@@ -23,10 +23,11 @@ class Outputs:
     Use as a context manager: `reserve` each path before the work (it raises `InputError` where one
     cannot be written), write to the temporary path it returns, which lies in the same folder.
     Leaving the block renames all files that were written; leaving it by an exception removes them,
-    and folders made here.
+    and folders made here. `sources` are the files that are read, which must not be written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sources: Sequence[Path] = ()) -> None:
+        self._sources = sources
         self._temporary: dict[Path, Path] = {}
         self._made: list[Path] = []
         self.written: list[Path] = []
@@ -43,6 +44,10 @@ class Outputs:
             raise InputError(f"cannot write '{path}': expected a name that ends in {suffix}")
         if path.is_dir():
             raise InputError(f"cannot write '{path}': it is a folder")
+        if path.exists() and any(
+            source.exists() and path.samefile(source) for source in self._sources
+        ):
+            raise InputError(f"cannot write '{path}': it is one of the files read")
         if path in self._temporary:
             raise InputError(f"'{path}' would be written twice")
         self._try_folder(path, make_folder)
@@ -88,6 +93,8 @@ def picture_paths(given: str, names: Sequence[str]) -> tuple[list[Path], bool]:
     given is the text of `-o`: with a suffix it is one file, or, where it holds `{name}`, a file for
     each of the examples `names`; without one it is a folder of PNG files.
     """
+    if not given:
+        raise InputError("-o is empty, expected the path of a file or a folder")
     pattern = Path(given)
     suffix = pattern.suffix.lower()
     folder = pattern.is_dir() or given.endswith(("/", os.sep)) or not suffix

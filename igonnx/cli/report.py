@@ -22,7 +22,7 @@ __all__ = ["Row", "probabilities", "rows_of", "table_of"]
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one explained example."""
+    """What is known of one explained example; relative_error is the attribution's relative delta."""
 
     example: str
     target: tuple[int, ...] | None
@@ -31,20 +31,13 @@ class Row:
     score: float
     baseline_score: float
     delta: float
+    relative_error: float
     steps: int
 
     @property
     def class_index(self) -> str:
         """The target as it is written: '285', '3,5', or 'mask'."""
         return "mask" if self.target is None else ",".join(map(str, self.target)) or "-"
-
-    @property
-    def relative_error(self) -> float:
-        """Completeness error as a part of the explained difference of scores; infinite if that is 0."""
-        difference = abs(self.score - self.baseline_score)
-        if difference == 0:
-            return 0.0 if self.delta == 0 else float("inf")
-        return abs(self.delta) / difference
 
     @property
     def title(self) -> str:
@@ -71,6 +64,7 @@ def rows_of(
 ) -> list[Row]:
     """Make the row of each example of an attribution."""
     rows = []
+    relative = attribution.relative_delta
     for index, name in enumerate(names):
         target = attribution.target[index]
         chosen = None if target is None else tuple(int(axis) for axis in np.atleast_1d(target))
@@ -84,6 +78,7 @@ def rows_of(
                 score=float(attribution.scores[index]),
                 baseline_score=float(attribution.baseline_scores[index]),
                 delta=float(attribution.delta[index]),
+                relative_error=float(relative[index]),
                 steps=int(attribution.steps_used[index]),
             )
         )
@@ -97,18 +92,26 @@ def probabilities(
 ) -> tuple[list[float | None], str]:
     """Read each target's probability from the model's output [N, classes], and say how it was found.
 
-    The output as it is where its rows are distributions or `apply` is "sigmoid" (applied), else the
-    softmax of the row. Outputs of other shapes have no probabilities: all None.
+    That is the sigmoid where `apply` is "sigmoid"; the output as it is where its rows are
+    distributions; the softmax where `apply` says that these are logits, or they look like it: three
+    classes or more, with values outside [0, 1]. Other outputs have no probabilities: all None.
     """
+    none: list[float | None] = [None] * len(targets)
     values = np.asarray(output, dtype=np.float64)
     if values.ndim != 2 or len(values) != len(targets) or any(t is None for t in targets):
-        return [None] * len(targets), ""
-    if values.shape[1] == 1 and apply != "sigmoid":
-        return [None] * len(targets), ""
+        return none, ""
+    classes = values.shape[1]
+    logits = apply in ("softmax", "log_softmax") or (
+        classes >= 3 and not ((values >= 0) & (values <= 1)).all()
+    )
     if apply == "sigmoid":
-        values, how = 1 / (1 + np.exp(-values)), "sigmoid of the output"
-    elif (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
+        values, how = (1 + np.tanh(values / 2)) / 2, "sigmoid of the output"
+    elif classes < 2:
+        return none, ""
+    elif (values >= 0).all() and np.allclose(values.sum(axis=1), 1, rtol=0, atol=1e-3):
         how = "the output as it is, rows add up to 1"
+    elif not logits:
+        return none, ""
     else:
         exponents = np.exp(values - values.max(axis=1, keepdims=True))
         values, how = exponents / exponents.sum(axis=1, keepdims=True), "softmax of the output"
