@@ -17,7 +17,7 @@ from igonnx.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Attribution", "Path"]
+__all__ = ["Attribution", "Path", "relative_error"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Path:
 class Attribution:
     """Attributions of N examples.
 
-    values: array, or {name: array} when several tensors are explained; shape, layout and dtype of the explained tensor.
+    values: array, or {name: array} when several tensors are explained; shape and layout of the explained tensor;
+        float64 for a float64 model, else float32 (a contribution may exceed what float16 holds).
     delta: float64 [N], the sum of an example's values minus (score - baseline score): Captum's convergence delta.
     scores, baseline_scores: float64 [N], the explained output at the input and at the baseline.
     target: per example the index explained (a tuple, without the batch axis), or None for a mask.
@@ -61,10 +62,12 @@ class Attribution:
 
     @property
     def relative_delta(self) -> NDArray[np.float64]:
-        """The completeness error |delta| / |score - baseline score|, float64 [N]; infinite where only delta is not."""
-        change = np.abs(self.scores - self.baseline_scores)
-        error = np.abs(self.delta)
-        return np.divide(error, change, out=np.where(error > 0, np.inf, 0.0), where=change > 0)
+        """The completeness error as a share of the change in score, float64 [N]; see `relative_error`."""
+        arrays = self.values.values() if isinstance(self.values, Mapping) else [self.values]
+        totals = np.zeros(len(self.delta))
+        for array in arrays:
+            totals += np.abs(array.reshape(len(array), -1)).sum(axis=1, dtype=np.float64)
+        return relative_error(self.delta, self.scores - self.baseline_scores, totals)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a NumPy .npz archive; the file appears complete or not at all.
@@ -100,7 +103,7 @@ class Attribution:
         """The overlay of example `index` on `image`, uint8 [H, W, 3]; `options` as for `igonnx.visual.render`."""
         from igonnx.visual import render
 
-        return render(self.of(name)[index], np.asarray(image), **options)
+        return render(self._example(name, index), np.asarray(image), **options)
 
     def plot(
         self, image: Any, *, index: int = 0, name: str | None = None, **options: Any
@@ -108,7 +111,13 @@ class Attribution:
         """A figure of example `index`: input, overlay, contributions; `options` as for `igonnx.visual.plot`."""
         from igonnx.visual import plot
 
-        return plot(self.of(name)[index], np.asarray(image), **options)
+        return plot(self._example(name, index), np.asarray(image), **options)
+
+    def _example(self, name: str | None, index: int) -> NDArray[Any]:
+        values = self.of(name)
+        if not -len(values) <= index < len(values):
+            raise InputError(f"index is {index}; expected 0 to {len(values) - 1}")
+        return np.asarray(values[index])
 
     def of(self, name: str | None = None) -> NDArray[Any]:
         """The values of one explained tensor; the name may be left out when there is one. Raises `InputError`."""
@@ -119,6 +128,18 @@ class Attribution:
                 f"name is {name!r}; expected one of {', '.join(map(repr, self.values))}"
             )
         return self.values[name]
+
+
+def relative_error(
+    delta: NDArray[np.float64], change: NDArray[np.float64], total: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """|delta| as a share of |change|, the change in score; all float64 [N].
+
+    `total` is the sum of the absolute contributions. Where they cancel almost to nothing, so that the change is less
+    than a ten-thousandth of it, that ten-thousandth is the measure: a share of next to nothing says nothing.
+    """
+    error, measure = np.abs(delta), np.maximum(np.abs(change), 1e-4 * total)
+    return np.divide(error, measure, out=np.where(error > 0, np.inf, 0.0), where=measure > 0)
 
 
 def _write_archive(path: FilePath, arrays: Mapping[str, Any]) -> None:

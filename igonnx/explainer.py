@@ -18,6 +18,7 @@ from igonnx.errors import InputError, ModelError
 from igonnx.inputs import (
     Arrays,
     Baseline,
+    BatchedInputs,
     batched_inputs,
     checked_baseline,
     checked_inputs,
@@ -67,12 +68,11 @@ class Explainer:
     ) -> None:
         if engine not in ENGINES:
             raise InputError(f"engine is {engine!r}; expected {' or '.join(map(repr, ENGINES))}")
-        for name, number in (("batch_size", batch_size), ("threads", threads)):
-            if number is not None and (
-                isinstance(number, bool) or not isinstance(number, int) or number < 1
-            ):
+        for name, number, most in (("batch_size", batch_size, 1 << 20), ("threads", threads, 1024)):
+            whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+            if number is not None and not (whole and 1 <= number <= most):
                 raise InputError(
-                    f"{name} is {number!r}; expected a whole number of at least 1, or None"
+                    f"{name} is {number!r}; expected a whole number from 1 to {most}, or None"
                 )
         self.model = Model.load(model)
         target = self.model.find_output(output)
@@ -89,7 +89,7 @@ class Explainer:
             threads,
         )
         self._batch_size = batch_size
-        self._prepared: dict[tuple[str, ...], Prepared] = {}
+        self._prepared: dict[BatchedInputs, Prepared] = {}
         self._preparing = threading.Lock()
 
     @property
@@ -104,7 +104,7 @@ class Explainer:
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """The model's outputs by name, for `inputs` (one array, or {name: array}) with the batch axis."""
-        arrays = checked_inputs(self.model, inputs)
+        arrays = checked_inputs(self.model, inputs, self.wrt)
         prepared = self._prepare(arrays)
         results = prepared.forward.run(arrays, prepared.batched, {self.output: prepared.batch_axis})
         return {info.name: results[info.name] for info in self.model.outputs}
@@ -143,7 +143,7 @@ class Explainer:
             EngineError: the runtime failed, or a gradient on the path is not finite.
 
         """
-        arrays = checked_inputs(self.model, inputs)
+        arrays = checked_inputs(self.model, inputs, self.wrt)
         prepared = self._prepare(arrays)
         with self._preparing:
             gradients = prepared.gradients
@@ -169,17 +169,16 @@ class Explainer:
                 progress=progress,
             )
             method = f"integrated_gradients tolerance={tolerance} max_steps={max_steps}"
-        return self._attribution(integral, indices, method)
+        return self._attribution(integral, indices, method, gradients.dtype)
 
     # -- from arrays to requests and back ----------------------------------------------------
 
     def _prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Prepared:
         """Sessions for inputs like these; made on the first call."""
-        batched = batched_inputs(self.model, arrays, self.wrt)
-        key = tuple(batched)
+        key = batched_inputs(self.model, arrays, self.wrt)
         with self._preparing:
             if key not in self._prepared:
-                self._prepared[key] = prepare(self.model, self._settings, arrays, batched)
+                self._prepared[key] = prepare(self.model, self._settings, arrays, key)
         return self._prepared[key]
 
     def _requests(
@@ -234,14 +233,15 @@ class Explainer:
             )
 
     def _attribution(
-        self, integral: Integral, indices: list[TargetIndex | None], method: str
+        self,
+        integral: Integral,
+        indices: list[TargetIndex | None],
+        method: str,
+        dtype: np.dtype[Any],
     ) -> Attribution:
-        dtypes = {name: self.model.find_tensor(name).dtype for name in self.wrt}
         total = sum(a.reshape(len(a), -1).sum(axis=1) for a in integral.attribution.values())
-        values = {
-            name: array.astype(dtype.numpy() if (dtype := dtypes[name]) is not None else np.float32)
-            for name, array in integral.attribution.items()
-        }
+        # A half-precision input gets float32: a contribution may exceed what the input's own dtype holds.
+        values = {name: array.astype(dtype) for name, array in integral.attribution.items()}
         return Attribution(
             values=values if len(values) > 1 else values[self.wrt[0]],
             delta=np.asarray(total - (integral.scores - integral.baseline_scores)),

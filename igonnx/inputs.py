@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import ml_dtypes
@@ -16,6 +17,7 @@ from igonnx.model import Model, TensorInfo
 __all__ = [
     "Arrays",
     "Baseline",
+    "BatchedInputs",
     "batched_inputs",
     "checked_baseline",
     "checked_inputs",
@@ -36,14 +38,20 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         return np.dtype(ir.DataType[name.upper()].numpy())
 
 
-def checked_inputs(model: Model, inputs: Arrays) -> dict[str, NDArray[Any]]:
+def checked_inputs(
+    model: Model, inputs: Arrays, explained: Collection[str] = ()
+) -> dict[str, NDArray[Any]]:
     """Arrays by input name, C-contiguous and of the model's dtypes.
 
     A bare array is for a model with one input. Raises `InputError` for missing or unknown names, wrong shapes, dtypes
-    that would lose information, and values that are not finite.
+    that would lose information, NaN, and infinite values in what is explained (a mask may well hold them).
     """
     named = _by_name(model.inputs, inputs)
-    return {info.name: _checked(info, named[info.name]) for info in model.inputs}
+    arrays = {}
+    for info in model.inputs:
+        arrays[info.name] = array = _checked(info, named[info.name])
+        _require_finite(array, f"input {info.name!r}", infinite=info.name not in explained)
+    return arrays
 
 
 def _by_name(declared: Sequence[TensorInfo], inputs: Arrays) -> Mapping[str, ArrayLike]:
@@ -64,6 +72,8 @@ def _by_name(declared: Sequence[TensorInfo], inputs: Arrays) -> Mapping[str, Arr
 
 def _checked(info: TensorInfo, given: ArrayLike) -> NDArray[Any]:
     what = f"input {info.name!r}"
+    if info.dtype == "unknown":
+        raise InputError(f"{what} is no tensor: only models with tensor inputs can be run")
     array = _as_dtype(_as_array(given, what), numpy_dtype(info.dtype), what)
     # The first axis counts examples: any number of them, also where the file says 1.
     fits = array.ndim == len(info.shape) and all(
@@ -75,7 +85,6 @@ def _checked(info: TensorInfo, given: ArrayLike) -> NDArray[Any]:
         raise InputError(f"{what} has shape {list(array.shape)}; expected {_axes(info)}")
     if array.ndim and len(array) == 0:
         raise InputError(f"input {info.name!r} holds no examples: shape {list(array.shape)}")
-    _require_finite(array, what)
     return array
 
 
@@ -107,54 +116,67 @@ def _as_dtype(array: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[A
     return converted
 
 
-def _require_finite(array: NDArray[Any], what: str) -> None:
+def _require_finite(array: NDArray[Any], what: str, *, infinite: bool = False) -> None:
+    """Refuse NaN, and infinite values too unless `infinite` allows them."""
     if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
         return
-    bad = ~np.isfinite(array)
+    bad = np.isnan(array) if infinite else ~np.isfinite(array)
     if bad.any():
         where = [int(i) for i in np.argwhere(bad)[0]]
-        value = float(array[tuple(where)])
-        raise InputError(
-            f"{what} is {value} at {where} ({int(bad.sum())} such values); expected finite numbers"
-        )
+        value, place = float(array[tuple(where)]), f" at {where}" if where else ""
+        more = f" ({int(bad.sum())} such values)" if where else ""
+        raise InputError(f"{what} is {value}{place}{more}; expected finite numbers")
 
 
 def _axes(info: TensorInfo) -> str:
     return "[" + ", ".join("?" if dim is None else str(dim) for dim in info.shape) + "]"
 
 
+@dataclass(frozen=True)
+class BatchedInputs:
+    """Names of the inputs whose first axis counts examples: those that certainly do, and those that may."""
+
+    certain: tuple[str, ...]
+    possible: tuple[str, ...]
+
+
 def batched_inputs(
     model: Model, arrays: Mapping[str, NDArray[Any]], explained: Sequence[str]
-) -> list[str]:
-    """Names of the inputs whose first axis counts examples.
+) -> BatchedInputs:
+    """Which inputs count examples along their first axis.
 
-    Explained inputs have it; another input has it when its first axis is as long as theirs and is declared with the
-    same symbol or number, or with a symbol that does not also name a later axis. Raises `InputError` when inputs
-    disagree about the number of examples.
+    Explained inputs do, and inputs whose first axis is declared with the same symbol or number. One with another symbol
+    may, if it happens to be as long and the symbol does not also name a later axis: exporters name batch axes at will.
+    Raises `InputError` when inputs disagree about the number of examples.
     """
     declared = {info.name: info.shape for info in model.inputs}
     lead = [name for name in explained if name in declared] or _counting_inputs(model)
     if not lead:
-        return []
+        return BatchedInputs((), ())
     counts = {name: len(arrays[name]) for name in lead}
     total, first = counts[lead[0]], declared[lead[0]][0]
     same = {n: len(arrays[n]) for n, shape in declared.items() if shape and shape[0] == first}
     counts |= {n: size for n, size in same.items() if isinstance(first, str) and size != 1}
     if len(set(counts.values())) > 1:
-        raise InputError(f"inputs hold different numbers of examples: {counts}")
-    inner = model.inner_symbols
-    batched = []
+        raise InputError(
+            f"inputs hold different numbers of examples: {counts}; name those to explain with wrt="
+        )
+    certain, possible = [], []
     for info in model.inputs:
         name, array = info.name, arrays[info.name]
         leads = info.shape[0] if info.shape else None
-        free = array.ndim > 0 and (leads == first or not (isinstance(leads, int) or leads in inner))
-        if name in explained or (free and len(array) == total):
-            batched.append(name)
+        counted = array.ndim > 0 and len(array) == total
+        if name in explained or (counted and leads == first and leads is not None):
+            certain.append(name)
+        elif counted and not isinstance(leads, int) and leads not in model.inner_symbols:
+            possible.append(name)
         elif isinstance(leads, int) and len(array) != leads:
             raise InputError(
                 f"input {name!r} has shape {list(array.shape)}; expected {_axes(info)}"
             )
-    return batched
+    if not certain:
+        certain, possible = possible, []
+    return BatchedInputs(tuple(certain), tuple(possible))
 
 
 def _counting_inputs(model: Model) -> list[str]:

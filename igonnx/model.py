@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from igonnx.constant_folding import fold_constants
 from igonnx.errors import InputError, ModelError
 
 __all__ = ["MINIMUM_OPSET", "Model", "ModelSource", "TensorInfo"]
@@ -79,6 +80,10 @@ class Model:
             proto = _parse(bytes(source), name)
             _check(proto, name)
         elif isinstance(source, str | os.PathLike):
+            if not str(source) or "\0" in str(source):
+                raise InputError(
+                    f"model path is {str(source)!r}; expected the path of an ONNX file"
+                )
             path = Path(source)
             name, folder, proto = path.name, path.resolve().parent, _read(path)
             _check(proto, name, path)
@@ -88,7 +93,7 @@ class Model:
             )
         try:
             model = ir.from_proto(proto)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ir.serde.SerdeError) as error:
             raise ModelError(f"{name}: not a usable ONNX graph: {_first_line(error)}") from error
         _own_constants(model)
         if folder is not None:
@@ -110,7 +115,11 @@ class Model:
             passes.InlinePass()(self.ir)
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.ir)
         _name_everything(self.ir.graph)
+        fold_constants(self.ir.graph)
         infer_shapes(self.ir)
+        if fold_constants(self.ir.graph):
+            # Shapes known only now were arithmetic's last missing piece.
+            infer_shapes(self.ir)
 
     def with_graph(self, model: ir.Model) -> Model:
         """This model with another graph: its name, folder and statistics stay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +12,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from igonnx.autodiff.builder import dims
 from igonnx.engine.forward import Forward, axis_of_length
 from igonnx.engine.plan import Engine
-from igonnx.engine.runtime import Providers, RuntimeSession
-from igonnx.errors import InputError, ModelError
+from igonnx.engine.runtime import CPU, Providers, RuntimeSession, requested_providers
+from igonnx.errors import EngineError, InputError, ModelError
 from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
+from igonnx.inputs import BatchedInputs
 from igonnx.model import Model
-from igonnx.rebatching import fixed_batch, rebatched
+from igonnx.rebatching import fixed_batch, rebatched, rows_are_independent
 from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
 from igonnx.simplification import simplified
 
@@ -62,7 +65,8 @@ class Prepared:
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs and the explained tensors for `arrays`; an explained output without batch axis is stacked."""
         axes = {self.settings.output: self.batch_axis}
-        run = self.forward.run if self.batch_axis is not None else self.forward.one_by_one
+        alone = self.batch_axis is None or self.fixed_rows == 1
+        run = self.forward.one_by_one if alone else self.forward.run
         return run(arrays, self.batched, axes)
 
     @cached_property
@@ -91,9 +95,51 @@ class Prepared:
 
 
 def prepare(
-    model: Model, settings: Settings, arrays: Mapping[str, NDArray[Any]], batched: Sequence[str]
+    model: Model, settings: Settings, arrays: Mapping[str, NDArray[Any]], inputs: BatchedInputs
 ) -> Prepared:
-    """Open the model for inputs like `arrays`, of which `batched` have the batch axis."""
+    """Open the model for inputs like `arrays`; which of them have the batch axis is settled by trying.
+
+    Warns (`UserWarning`) where rows of a batch influence each other: then each example is explained as a batch of one.
+    """
+    everything = (*inputs.certain, *inputs.possible)
+    for batched in (everything, inputs.certain) if inputs.possible else (everything,):
+        opened = _opened(model, settings, arrays, batched)
+        independent = _independent(opened, settings, arrays, batched)
+        if independent:
+            break
+    _require_first_axis(opened.model, settings.output, batched)
+    if independent is False:
+        warnings.warn(
+            f"{model.name}: the examples of a batch influence each other: each is explained as a batch of one",
+            stacklevel=4,
+        )
+    forward, fixed_rows = opened.forward, opened.fixed_rows
+    if independent is None:
+        forward = forward.in_batches_of(1)
+    if not independent:
+        fixed_rows = 1
+    axis = _batch_axis(opened.model, settings, forward, arrays, batched, fixed_rows)
+    if axis is None:
+        if fixed_rows is not None and fixed_rows > 1:
+            raise ModelError(
+                f"output {settings.output!r} has no axis for the {fixed_rows} examples that the model takes at once"
+            )
+        fixed_rows = 1
+    return Prepared(opened.model, settings, forward, batched, axis, fixed_rows)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The model, freed from a fixed batch size where that works, and its session."""
+
+    model: Model
+    forward: Forward
+    fixed_rows: int | None
+
+
+def _opened(
+    model: Model, settings: Settings, arrays: Mapping[str, NDArray[Any]], batched: Sequence[str]
+) -> _Opened:
     free = rebatched(model, arrays, batched)
     fixed_rows = fixed_batch(model, batched) if free is None else None
     model = model if free is None else free
@@ -104,14 +150,46 @@ def prepare(
         providers=settings.providers,
         threads=settings.threads,
     )
-    axis = _batch_axis(model, settings, forward, arrays, batched, fixed_rows)
-    if axis is None:
-        if fixed_rows is not None and fixed_rows > 1:
+    return _Opened(model, forward, fixed_rows)
+
+
+def _independent(
+    opened: _Opened,
+    settings: Settings,
+    arrays: Mapping[str, NDArray[Any]],
+    batched: Sequence[str],
+) -> bool | None:
+    """Whether rows of a batch are independent; None where the model refuses two rows, whatever it declares."""
+    value = opened.model.find_output(settings.output)
+    if (
+        opened.fixed_rows is not None
+        or not batched
+        or (value.shape is not None and len(value.shape) == 0)
+    ):
+        return True  # never run with several rows, or one number for all of them
+    inputs = {info.name for info in opened.model.inputs}
+    compared = [settings.output, *(name for name in settings.wrt if name not in inputs)]
+    try:
+        return rows_are_independent(opened.forward, arrays, batched, compared)
+    except EngineError:
+        return None
+
+
+def _require_first_axis(model: Model, output: str, batched: Sequence[str]) -> None:
+    """Refuse a model whose output counts examples by what is a later axis of its input, as [time, batch, ...]."""
+    value = model.find_output(output)
+    counts = dims(value) if value.shape is not None else ()
+    inputs = [info for info in model.inputs if info.name in batched]
+    if not counts or not isinstance(counts[0], str):
+        return
+    if any(info.shape[0] in counts for info in inputs):
+        return
+    for info in inputs:
+        if counts[0] in info.shape[1:]:
             raise ModelError(
-                f"output {settings.output!r} has no axis for the {fixed_rows} examples that the model takes at once"
+                f"output {output!r} counts examples by {counts[0]!r}, which is axis {info.shape.index(counts[0])} "
+                f"of input {info.name!r}: only models with the examples along the first axis can be explained"
             )
-        fixed_rows = 1
-    return Prepared(model, settings, forward, tuple(batched), axis, fixed_rows)
 
 
 def _batch_axis(
@@ -151,7 +229,7 @@ def _batch_axis(
 
 def _on_cpu(providers: Providers) -> bool:
     """Whether nothing but the CPU runs the model: the plugin's operators would drag data there from any device."""
-    return all(provider == "CPUExecutionProvider" for provider in providers or ())
+    return all(name == CPU for name, _ in requested_providers(providers))
 
 
 def serialized(model: ir.Model, name: str) -> bytes:

@@ -14,11 +14,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from igonnx.autodiff.builder import GraphBuilder
 from igonnx.engine.forward import Forward
 from igonnx.errors import EngineError
 from igonnx.model import Model, infer_shapes
 
-__all__ = ["fixed_batch", "rebatched"]
+__all__ = ["fixed_batch", "rebatched", "rows_are_independent"]
 
 BATCH = "batch"
 
@@ -32,24 +33,39 @@ def fixed_batch(model: Model, names: Sequence[str]) -> int | None:
 def rebatched(
     model: Model, sample: Mapping[str, NDArray[Any]], batched: Sequence[str]
 ) -> Model | None:
-    """`model` with a symbolic batch axis, checked on rows of `sample`; None where that does not work.
+    """`model` with a symbolic batch axis, checked on rows made from `sample`; None where that does not work.
 
-    `batched` names the inputs that have the batch axis; `sample` holds at least one example.
+    `batched` names the inputs that have the batch axis, fixed so far; `sample` holds at least one example.
     """
     size = fixed_batch(model, batched)
     if size is None:
         return model
     candidate = _freed(model, size, batched)
-    rows = _two_rows(sample, batched, size)
+    rows = _different_rows(sample, batched, 2 * size)
     try:
         together = Forward(candidate).run(rows, batched, {})
-        original = Forward(model)
-        apart = [original.run(half, batched, {}) for half in _halves(rows, batched, size)]
+        apart = _in_parts(Forward(model), rows, batched, size)
     except EngineError:
         # The runtime refuses other batch sizes somewhere inside: the caller goes row by row.
         return None
     same = all(_agree(together[name], [part[name] for part in apart]) for name in together)
     return candidate if same else None
+
+
+def rows_are_independent(
+    forward: Forward,
+    sample: Mapping[str, NDArray[Any]],
+    batched: Sequence[str],
+    outputs: Sequence[str],
+) -> bool:
+    """Whether `outputs` for two different rows together are what each row gives by itself.
+
+    Raises `EngineError` where the model cannot be run on two rows.
+    """
+    rows = _different_rows(sample, batched, 2)
+    together = forward.run(rows, batched, {})
+    apart = _in_parts(forward, rows, batched, 1)
+    return all(_agree(together[name], [part[name] for part in apart]) for name in outputs)
 
 
 def _freed(model: Model, size: int, batched: Sequence[str]) -> Model:
@@ -59,9 +75,10 @@ def _freed(model: Model, size: int, batched: Sequence[str]) -> Model:
     reshapes = [(node, _free_target(node, size)) for node in graph if node.op_type == "Reshape"]
     for value in inputs:
         value.shape = ir.Shape([BATCH, *list(cast("ir.Shape", value.shape))[1:]])
+    op = GraphBuilder(copy.ir, scope="rebatched")
     for node, target in reshapes:
         if target is not None:
-            node.replace_input_with(1, _constant(graph, f"{node.name}_rebatched", target))
+            node.replace_input_with(1, op.ints(target))
     for node in graph:
         for value in node.outputs:
             value.shape = None
@@ -83,42 +100,33 @@ def _free_target(node: ir.Node, size: int) -> list[int] | None:
     return [0, *target[1:]] if leading == size else None
 
 
-def _constant(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
-    tensor = ir.tensor(np.array(values, dtype=np.int64), name=name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape([len(values)]),
-        type=ir.TensorType(ir.DataType.INT64),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
-
-
-def _two_rows(
-    sample: Mapping[str, NDArray[Any]], batched: Sequence[str], size: int
+def _different_rows(
+    sample: Mapping[str, NDArray[Any]], batched: Sequence[str], count: int
 ) -> dict[str, NDArray[Any]]:
-    """Twice `size` different rows made from the first example: rolled along its last axis, noise added if floating."""
+    """`count` different rows made from the first example: rolled along its last axis, noise added if floating."""
     rows, random = dict(sample), np.random.default_rng(0)
     for name in batched:
         first = sample[name][:1]
-        shifted = [np.roll(first, i, axis=-1) if first.ndim > 1 else first for i in range(2 * size)]
+        shifted = [np.roll(first, i, axis=-1) if first.ndim > 1 else first for i in range(count)]
         rows[name] = np.concatenate(shifted)
         if np.issubdtype(first.dtype, np.floating):
-            scale = 0.1 * float(np.abs(first).max(initial=0.0)) or 1.0
+            finite = np.abs(first[np.isfinite(first)])
+            scale = 0.1 * float(finite.max(initial=0.0)) or 1.0
             noise = scale * random.standard_normal(rows[name].shape)
             rows[name] = (rows[name] + noise).astype(first.dtype)
     return rows
 
 
-def _halves(
-    rows: Mapping[str, NDArray[Any]], batched: Sequence[str], size: int
+def _in_parts(
+    forward: Forward, rows: Mapping[str, NDArray[Any]], batched: Sequence[str], size: int
 ) -> list[dict[str, NDArray[Any]]]:
+    """Outputs of the first and of the second `size` rows."""
     return [
-        {
-            name: array[start : start + size] if name in batched else array
-            for name, array in rows.items()
-        }
+        forward.run(
+            {n: a[start : start + size] if n in batched else a for n, a in rows.items()},
+            batched,
+            {},
+        )
         for start in (0, size)
     ]
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
+from igonnx.autodiff.builder import GraphBuilder
 from igonnx.model import Model
 
 __all__ = ["simplified"]
@@ -24,14 +25,15 @@ def simplified(model: Model, keep: Collection[str]) -> Model:
     """A copy of `model` with batch normalisations folded; tensors named in `keep` stay as they are."""
     copy = model.with_graph(model.clone())
     kept = {*keep, *(info.name for info in model.outputs)}
+    op = GraphBuilder(copy.ir, scope="folded")
     for node in list(copy.ir.graph):
         if node.op_type == "BatchNormalization":
-            _fold(copy.ir.graph, node, kept)
+            _fold(op, node, kept)
     passes.RemoveUnusedNodesPass()(copy.ir)
     return copy
 
 
-def _fold(graph: ir.Graph, node: ir.Node, kept: Collection[str]) -> None:
+def _fold(op: GraphBuilder, node: ir.Node, kept: Collection[str]) -> None:
     """Fold one BatchNormalization into the Conv that alone feeds it, where all parameters are constants in memory."""
     source = cast("ir.Value", node.inputs[0])
     conv = source.producer()
@@ -57,10 +59,10 @@ def _fold(graph: ir.Graph, node: ir.Node, kept: Collection[str]) -> None:
     folded = (weight * columns).astype(weight.dtype)
     moved = ((bias - mean) * factor + shift).astype(weight.dtype)
     conv.resize_inputs(3)
-    conv.replace_input_with(1, _initializer(graph, f"{node.outputs[0].name}/weight", folded))
-    conv.replace_input_with(2, _initializer(graph, f"{node.outputs[0].name}/bias", moved))
+    conv.replace_input_with(1, op.constant(folded))
+    conv.replace_input_with(2, op.constant(moved))
     node.outputs[0].replace_all_uses_with(source)
-    graph.remove(node, safe=True)
+    op.graph.remove(node, safe=True)
 
 
 def _constants(values: Sequence[ir.Value | None]) -> list[NDArray[np.floating]] | None:
@@ -74,12 +76,3 @@ def _constants(values: Sequence[ir.Value | None]) -> list[NDArray[np.floating]] 
             return None
         arrays.append(cast("NDArray[np.floating]", value.const_value.numpy()))
     return arrays
-
-
-def _initializer(graph: ir.Graph, name: str, array: NDArray[np.floating]) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value

@@ -347,13 +347,16 @@ def test_wrong_settings(mlp: onnx.ModelProto) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"engine": "cuda"}, "engine is 'cuda'; expected 'native' or 'reference'"),
         ({"engine": None}, "engine is None; expected 'native' or 'reference'"),
-        ({"batch_size": 0}, "batch_size is 0; expected a whole number of at least 1, or None"),
-        ({"batch_size": 2.0}, "batch_size is 2.0; expected a whole number of at least 1, or None"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number from 1 to 1048576, or None"),
+        (
+            {"batch_size": 2.0},
+            "batch_size is 2.0; expected a whole number from 1 to 1048576, or None",
+        ),
         (
             {"batch_size": True},
-            "batch_size is True; expected a whole number of at least 1, or None",
+            "batch_size is True; expected a whole number from 1 to 1048576, or None",
         ),
-        ({"threads": -1}, "threads is -1; expected a whole number of at least 1, or None"),
+        ({"threads": -1}, "threads is -1; expected a whole number from 1 to 1024, or None"),
         ({"apply": ("softmax", 2)}, "apply axis 2 is outside the output, which has 2 axes"),
     ]
     for options, expected in cases:

@@ -221,6 +221,22 @@ class GraphBuilder:
         value.type = ir.TensorType(dtype)
         return value
 
+    def scatter_add(
+        self, shape: ir.Value, indices: ir.Value, updates: ir.Value, axis: int = 0
+    ) -> ir.Value:
+        """Zeros of `shape` with `updates` added at `indices` along `axis`, in the dtype of `updates`.
+
+        By ScatterElements, since ONNX Runtime's ScatterND loses terms when its threads meet in one place. Half
+        precision adds up in float32: that is more accurate, and the CPU has no kernel for less.
+        """
+        dtype = dtype_of(updates)
+        half = dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+        wide = ir.DataType.FLOAT if half else dtype
+        updates = self.cast(updates, wide)
+        zeros = self.zeros(shape, wide)
+        total = self.ScatterElements(zeros, indices, updates, axis=axis, reduction="add")
+        return self.cast(total, dtype)
+
     def reshape_like(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """`value` with the shape of `like` (the same number of elements)."""
         known = None if like.shape is None else dims(like)

@@ -25,6 +25,8 @@ def tensors_to_explain(
     """
     if names is None:
         return _default(model, output)
+    if not isinstance(names, str | Sequence):
+        raise InputError(f"wrt is {names!r}; expected a tensor's name or a list of names")
     chosen = [names] if isinstance(names, str) else list(names)
     if not chosen:
         raise InputError("wrt is empty: name at least one tensor")

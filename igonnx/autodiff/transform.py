@@ -31,6 +31,7 @@ def differentiate(
     nodes = list(op.graph)
     reached = _reached_values(nodes, wrt)
     active = _active_nodes(nodes, reached, cotangents)
+    unknown = next((n for n in reversed(nodes) if n in active and registry.find(n) is None), None)
     contributions: dict[ir.Value, list[ir.Value]] = {
         value: [cotangent] for value, cotangent in cotangents.items()
     }
@@ -41,15 +42,10 @@ def differentiate(
         wanted = tuple(value in reached for value in node.inputs)
         try:
             pairs = _backward(op, node, gradients, wanted, cotangents, wrt)
-        except UnsupportedOperatorError:
-            raise
         except ModelError as error:
-            # An operator nobody knows leaves no shapes behind it: then it is what is wrong.
-            unknown = next(
-                (n for n in reversed(nodes) if n in active and registry.find(n) is None), None
-            )
-            if unknown is None:
+            if unknown is None or isinstance(error, UnsupportedOperatorError):
                 raise
+            # An operator nobody knows leaves no shapes behind it: then it is what is wrong.
             raise UnsupportedOperatorError(_no_rule_message(unknown, cotangents, wrt)) from error
         for value, gradient in pairs:
             gradient.shape = value.shape
@@ -166,7 +162,7 @@ def _no_rule_message(node: ir.Node, outputs: Iterable[ir.Value], wrt: Sequence[i
     path = " -> ".join([*_names_from(node, wrt), f"[{name}]", *_names_to(node, outputs)])
     return (
         f"no gradient rule for operator {name} (node {node.name!r}), which the gradient must cross on the path {path}; "
-        "explain a tensor behind it with wrt=, re-export the model without it, or register a rule "
+        "explain a tensor between it and the output with wrt=, re-export the model without it, or register a rule "
         "(CONTRIBUTING.md, 'Add an operator rule')"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,16 +29,16 @@ class Forward:
         providers: Providers = None,
         threads: int | None = None,
     ) -> None:
-        copy = model.with_graph(model.clone())
-        graph = copy.ir.graph
+        opened = model.with_graph(model.clone())
+        graph = opened.ir.graph
         self.names = [info.name for info in model.outputs]
         for name in also:
             if name not in self.names and name not in [info.name for info in model.inputs]:
-                graph.outputs.append(copy.find_tensor(name))
+                graph.outputs.append(opened.find_tensor(name))
         self._inputs = {info.name for info in model.inputs}
         self._fixed_rows = fixed_rows
         self._session = RuntimeSession(
-            ir.to_proto(copy.ir).SerializeToString(),
+            ir.to_proto(opened.ir).SerializeToString(),
             name=model.name,
             folder=model.folder,
             providers=providers,
@@ -60,6 +61,12 @@ class Forward:
         if size is None or total == size:
             return self._session.run(inputs)
         return self._in_parts(inputs, batched, batch_axes, total, size)
+
+    def in_batches_of(self, rows: int) -> Forward:
+        """The same session, run with `rows` examples at a time."""
+        other = copy.copy(self)
+        other._fixed_rows = rows
+        return other
 
     def one_by_one(
         self,

@@ -10,9 +10,10 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.errors import NO_RUNTIME, EngineError
+from igonnx.errors import NO_RUNTIME, EngineError, InputError
 
 __all__ = [
+    "CPU",
     "Providers",
     "RuntimeSession",
     "one_line",
@@ -20,7 +21,9 @@ __all__ = [
     "requested_providers",
 ]
 
-Providers: TypeAlias = "Sequence[str | tuple[str, Mapping[str, Any]]] | None"
+CPU = "CPUExecutionProvider"
+
+Providers: TypeAlias = "str | Sequence[str | tuple[str, Mapping[str, Any]]] | None"
 
 
 def onnxruntime_module() -> ModuleType:
@@ -41,8 +44,13 @@ def requested_providers(providers: Providers) -> list[tuple[str, dict[str, str]]
     runtime = onnxruntime_module()
     available = runtime.get_available_providers()
     result = []
-    for provider in providers or ["CPUExecutionProvider"]:
-        name, options = (provider, {}) if isinstance(provider, str) else provider
+    for provider in [providers] if isinstance(providers, str) else providers or [CPU]:
+        pair = (provider, {}) if isinstance(provider, str) else provider
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
+            raise InputError(
+                f"provider is {provider!r}; expected a name such as {CPU!r}, or (name, {{option: value}})"
+            )
+        name, options = pair
         if name not in available:
             # Left to itself, the runtime would warn and fall back to the CPU.
             raise EngineError(

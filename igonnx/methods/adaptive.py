@@ -21,7 +21,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.attribution import Path
+from igonnx.attribution import Path, relative_error
 from igonnx.engine.plan import Engine, Requests, RowPlan
 from igonnx.errors import InputError, ToleranceWarning
 from igonnx.methods.path_integral import (
@@ -34,7 +34,7 @@ from igonnx.methods.path_integral import (
 )
 from igonnx.quadrature import trapezoid_weights
 
-__all__ = ["adaptive_mesh", "relative_completeness"]
+__all__ = ["adaptive_mesh"]
 
 _FIRST_INTERVALS = 16
 _ROUND = 8
@@ -69,7 +69,7 @@ class _Mesh:
         self.contributions = [everything[i] for i in order]
         self.change = np.array(
             [
-                known.get((a, b)) or float(np.linalg.norm(right - left))
+                known[a, b] if (a, b) in known else float(np.linalg.norm(right - left))
                 for a, b, left, right in zip(
                     self.alpha,
                     self.alpha[1:],
@@ -97,12 +97,6 @@ class _Mesh:
 
     def estimated_error(self) -> float:
         return float(np.sqrt(np.sum((np.diff(self.alpha) * self.change) ** 2) / 12))
-
-
-def relative_completeness(residual: float, score: float, baseline_score: float) -> float:
-    """|residual| over |score - baseline_score|; over the scores' own rounding where that difference is nought."""
-    rounding = np.finfo(np.float32).eps * max(abs(score), abs(baseline_score), 1e-30)
-    return abs(residual) / max(abs(score - baseline_score), float(rounding))
 
 
 def adaptive_mesh(
@@ -152,7 +146,6 @@ def adaptive_mesh(
         baseline_scores=np.array([score[0] for _, score, _, _ in meshes]),
         steps_used=np.array([len(alpha) for alpha, *_ in meshes]),
         error_estimate=np.array([error for error, _ in errors]),
-        completeness_error=np.array([error for _, error in errors]),
     )
 
 
@@ -171,10 +164,15 @@ def _refine(
         _evaluate(engine, request, mesh, new, batch_size)
         if progress is not None:
             progress(len(mesh.alpha), max_steps)
-        size = float(np.linalg.norm(mesh.attribution()))
+        attribution = mesh.attribution()
+        size = float(np.linalg.norm(attribution))
         estimate = mesh.estimated_error() / size if size > 0 else float(mesh.estimated_error() > 0)
         residuals = mesh.residuals()
-        completeness = relative_completeness(float(residuals.sum()), mesh.score[-1], mesh.score[0])
+        completeness = float(
+            relative_error(
+                residuals.sum(), mesh.score[-1] - mesh.score[0], np.abs(attribution).sum()
+            )
+        )
         budget = max_steps - len(mesh.alpha)
         if (estimate <= tolerance and completeness <= tolerance) or budget <= 0:
             return estimate, completeness

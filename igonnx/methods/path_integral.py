@@ -35,7 +35,6 @@ class Integral:
     baseline_scores: Array  # [R]
     steps_used: NDArray[np.int64]  # [R], gradient evaluations that count in the sum
     error_estimate: Array | None = None  # [R], estimated relative L2 error of the attribution
-    completeness_error: Array | None = None  # [R], relative
 
 
 def fixed_rule(
@@ -74,17 +73,27 @@ def fixed_rule(
 def run_rows(
     engine: Engine, requests: Requests, plan: RowPlan, *, batch_size: int, progress: Progress = None
 ) -> RowResult:
-    """Run a plan and refuse gradients that are not finite: `EngineError` names the first such request and alpha."""
+    """Run a plan and refuse gradients that are not finite: `EngineError` names the first such request and alpha.
+
+    A row of no weight is there for its score; where only its gradient is not finite (a norm at zero, at the baseline),
+    the sums are formed again without it.
+    """
     result = engine.run(requests, plan, batch_size=batch_size, progress=progress)
-    bad = np.flatnonzero(~(np.isfinite(result.slope) & np.isfinite(result.score)))
+    usable = np.isfinite(result.slope) & np.isfinite(result.score)
+    if usable.all():
+        return result
+    needed = (plan.weight != 0) | ~np.isfinite(result.score)
+    bad = np.flatnonzero(~usable & needed)
     if bad.size:
         first = int(bad[0])
-        what = "the score" if not np.isfinite(result.score[first]) else "the gradient"
+        what = "the gradient" if np.isfinite(result.score[first]) else "the score"
         raise EngineError(
             f"{what} is not finite at alpha = {plan.alpha[first]:.6g} on the path of example {plan.row[first]} "
             f"({bad.size} of {len(plan.row)} points): try another baseline, or wrt= a tensor behind the singularity"
         )
-    return result
+    kept = RowPlan(plan.row[usable], plan.alpha[usable], plan.weight[usable])
+    again = engine.run(requests, kept, batch_size=batch_size)
+    return replace(result, weighted_gradient=again.weighted_gradient)
 
 
 def times_path(gradient: NDArray[Any], requests: Requests, name: str) -> Array:

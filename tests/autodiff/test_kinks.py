@@ -119,6 +119,16 @@ def test_pooled_elements_that_tie_leave_it_to_the_first(operator, attributes):
     )
 
 
+def test_norm_of_zeros_has_slope_zero():
+    x = f32([[0, 0], [3, -4], [0, 1e-30]])
+    model = node_model("ReduceL2", [x, np.array([1])], constants=(1,))
+    np.testing.assert_allclose(
+        pull_back(model, ["x0"], x0=x)[0], f32([[0, 0], [0.6, -0.8], [0, 0]]), rtol=1e-6
+    )
+    whole = node_model("ReduceL2", [np.zeros(3, np.float32)], rank=0, keepdims=0)
+    np.testing.assert_array_equal(pull_back(whole, ["x0"], x0=np.zeros(3, np.float32))[0], 0)
+
+
 def test_powers_of_zero():
     x, p = f32([0, 0, 0, 2]), f32([0, 1, 2, 0])
     to_x, to_p = pull_back(node_model("Pow", [x, p]), ["x0", "x1"], x0=x, x1=p)

@@ -247,7 +247,7 @@ def test_operator_without_a_rule_on_the_path():
         "operator Det",
         "'second'",
         "x -> first -> [Det] -> third -> y",
-        "wrt=",
+        "explain a tensor between it and the output with wrt=",
         "register a rule",
     ):
         assert words in message

@@ -112,7 +112,7 @@ def input_gradient(
     v: Vjp, g: ir.Value, weight: ir.Value, sliding: Sequence[Window], group: int
 ) -> ir.Value:
     """Gradient of a convolution by its input `v.x` [N, C, ...]; `g` [N, O, ...], `weight` [O, C / group, ...]."""
-    op, n = v.op, len(sliding)
+    op = v.op
     phases = [_phases(window) for window in sliding]
     kernel = _backward_kernel(op, weight, sliding, phases, group)
     sizes, outputs = dims(v.x)[2:], dims(v.y)[2:]
@@ -135,7 +135,7 @@ def input_gradient(
     exact = [
         _is_exact(*case) for case in zip(sliding, phases, left, right, sizes, outputs, strict=True)
     ]
-    return result if all(exact) else _cropped(v, result, sliding, left, range(n))
+    return result if all(exact) else _cropped(v, result, sliding, left)
 
 
 def _trailing_padding(
@@ -164,27 +164,24 @@ def _is_exact(
     return window.stride == 1
 
 
-def _cropped(
-    v: Vjp, result: ir.Value, sliding: Sequence[Window], left: Sequence[int], axes: Sequence[int]
-) -> ir.Value:
+def _cropped(v: Vjp, result: ir.Value, sliding: Sequence[Window], left: Sequence[int]) -> ir.Value:
     """The part of `result` that lies over `v.x`."""
-    op = v.op
+    op, axes = v.op, list(range(2, rank(v.x)))
     starts = []
-    for axis in axes:
-        window = sliding[axis]
+    for axis, window in enumerate(sliding):
         if window.begin is None:
             starts.append(begin_at_run_time(v, axis, window))
         else:
             starts.append(op.ints([max(-left[axis], 0) * window.stride]))
     start = op.join(*starts)
-    size = op.join(*(op.dim(v.x, 2 + axis) for axis in axes))
+    size = op.join(*(op.dim(v.x, axis) for axis in axes))
     constant = start.const_value is not None and size.const_value is not None
     end = (
         op.ints((start.const_value.numpy() + size.const_value.numpy()).tolist())  # type: ignore[union-attr]
         if constant
         else op.Add(start, size)
     )
-    return cast("ir.Value", op.Slice(result, start, end, [2 + axis for axis in axes]))
+    return cast("ir.Value", op.Slice(result, start, end, axes))
 
 
 def _backward_kernel(

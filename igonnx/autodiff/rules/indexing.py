@@ -44,32 +44,35 @@ def slice_(v: Vjp) -> Gradients:
     if known:
         starts, ends = (cast("np.ndarray", bound).reshape(-1).tolist() for bound in bounds)
         sliced = list(range(len(starts))) if axes is None else [int(a) % rank(v.x) for a in axes]
-        pads = _slice_padding(v, sliced, starts, ends)
-        if pads is not None:
-            return [v.op.Pad(v.g, pads)] + [None] * 4
+        return [v.op.Pad(v.g, _slice_padding(v, sliced, starts, ends))] + [None] * 4
     return [_scatter_back(v, lambda positions: v.op.Slice(positions, *v.node.inputs[1:]))] + [
         None
     ] * 4
 
 
-def _slice_padding(v: Vjp, axes: list[int], starts: list[int], ends: list[int]) -> list[int] | None:
-    """Zeros before and after each axis that undo a Slice of step 1, or None where they depend on unknown sizes."""
-    n = rank(v.x)
-    pads = [0] * (2 * n)
+def _slice_padding(v: Vjp, axes: list[int], starts: list[int], ends: list[int]) -> ir.Value:
+    """Zeros before and after each axis that undo a Slice of step 1, int64 [2 rank]."""
+    op, n = v.op, rank(v.x)
+    pads = [op.ints([0])] * (2 * n)
     for axis, start, end in zip(axes, starts, ends, strict=True):
         size = dims(v.x)[axis]
         if isinstance(size, int):
             first = min(max(start + size if start < 0 else start, 0), size)
             last = min(max(end + size if end < 0 else end, first), size)
-            pads[axis], pads[n + axis] = first, size - last
-        elif start >= 0 and end < 0 and end > -(2**31):
-            pads[axis], pads[n + axis] = start, -end
-        elif start >= 0 and end >= 2**31 - 1:
-            # Holds as long as the axis is at least `start` long.
-            pads[axis] = start
-        else:
-            return None
-    return pads
+            pads[axis], pads[n + axis] = op.ints([first]), op.ints([size - last])
+        elif start != 0 or end < 2**31 - 1:
+            pads[axis], pads[n + axis] = _padding_at_run_time(v, axis, start)
+    return op.join(*pads)
+
+
+def _padding_at_run_time(v: Vjp, axis: int, start: int) -> tuple[ir.Value, ir.Value]:
+    """Zeros before and after one axis of unknown size, int64 [1] each; the axis may be shorter than the cut."""
+    op = v.op
+    size, kept = op.dim(v.x, axis), op.dim(v.y, axis)
+    if start == 0:
+        return op.ints([0]), op.Sub(size, kept)
+    before = op.Max(op.Add(size, [start]), [0]) if start < 0 else op.Min(size, [start])
+    return before, op.Sub(op.Sub(size, before), kept)
 
 
 def _scatter_back(v: Vjp, pick: object) -> ir.Value:
@@ -79,14 +82,8 @@ def _scatter_back(v: Vjp, pick: object) -> ir.Value:
     positions = op.Range(op.ints(0), op.Squeeze(count, [0]), op.ints(1))
     positions = op.Reshape(positions, op.shape(v.x))
     positions.shape = v.x.shape
-    picked = pick(positions)  # type: ignore[operator]
-    flat = op.ScatterElements(
-        op.zeros(count, dtype_of(v.x)),
-        op.Reshape(picked, [-1]),
-        op.Reshape(v.g, [-1]),
-        axis=0,
-        reduction="add",
-    )
+    picked, g = op.Reshape(pick(positions), [-1]), op.Reshape(v.g, [-1])  # type: ignore[operator]
+    flat = op.scatter_add(count, picked, g)
     return op.reshape_like(flat, v.x)
 
 
@@ -97,19 +94,15 @@ def gather(v: Vjp) -> Gradients:
     indices = v.constant(1)
     if indices is not None and indices.size == 1:
         return [_gather_one(v, axis, int(indices.reshape(()))), None]
-    # Bring the gathered axes to the front, add rows up there, and bring the axis back to its place.
+    # One axis of indices where there were several or none, and an index for every element.
     n, picked = rank(v.x), rank(v.input(1))
-    order = [*range(axis, axis + picked), *range(axis), *range(axis + picked, n - 1 + picked)]
-    g = v.g if axis == 0 else op.Transpose(v.g, perm=order)
-    rest = [i for i in range(n) if i != axis]
-    row = op.join(*(op.dim(v.x, i) for i in rest)) if rest else op.ints([])
-    g = op.Reshape(g, op.join([-1], row))
-    flat = op.cast(op.Reshape(v.input(1), [-1, 1]), ir.DataType.INT64)
-    zeros = op.zeros(op.join(op.dim(v.x, axis), row), dtype_of(v.x))
-    total = op.ScatterND(zeros, flat, g, reduction="add")
-    if axis:
-        total = op.Transpose(total, perm=[*range(1, axis + 1), 0, *range(axis + 1, n)])
-    return [total, None]
+    sizes = [op.dim(v.x, i) for i in range(n)]
+    sizes[axis] = op.count(v.input(1), range(picked))
+    shape = op.join(*sizes)
+    g = v.g if picked == 1 else op.Reshape(v.g, shape, allowzero=1)
+    column = op.Reshape(v.input(1), [-1] + [1] * (n - 1 - axis))
+    where = op.Expand(op.cast(column, ir.DataType.INT64), shape)
+    return [op.scatter_add(op.shape(v.x), where, g, axis), None]
 
 
 def _gather_one(v: Vjp, axis: int, index: int) -> ir.Value:

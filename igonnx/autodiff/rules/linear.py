@@ -16,9 +16,9 @@ def matmul(v: Vjp) -> Gradients:
     """MatMul as numpy.matmul: g B^T and A^T g, summed over the axes that were broadcast."""
     op, a, b, g = v.op, v.x, v.input(1), v.g
     if rank(a) == 1:
-        g = _shaped(op.Unsqueeze(g, [-1 if rank(b) == 1 else rank(b) - 2]), None)
+        g = op.Unsqueeze(g, [-1 if rank(b) == 1 else rank(b) - 2])
     if rank(b) == 1:
-        g = _shaped(op.Unsqueeze(g, [-1]), None)
+        g = op.Unsqueeze(g, [-1])
     row = a if rank(a) > 1 else _with_axis(op, a, 0)
     column = b if rank(b) > 1 else _with_axis(op, b, 1)
     to_a = to_b = None
@@ -54,11 +54,6 @@ def _with_axis(op: GraphBuilder, vector: ir.Value, axis: int) -> ir.Value:
     dims = list(cast("ir.Shape", vector.shape))
     matrix.shape = ir.Shape([*dims[:axis], 1, *dims[axis:]])
     return matrix
-
-
-def _shaped(value: ir.Value, shape: ir.Shape | None) -> ir.Value:
-    value.shape = shape
-    return value
 
 
 def transpose_last(op: GraphBuilder, matrix: ir.Value) -> ir.Value:

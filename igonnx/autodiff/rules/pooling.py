@@ -28,11 +28,9 @@ def max_pool(v: Vjp) -> Gradients:
         indices.name = op.unique("MaxPool_indices")
         indices.type = ir.TensorType(ir.DataType.INT64)
         indices.shape = v.y.shape
-    flat = op.zeros(op.count(v.x, range(rank(v.x))), dtype_of(v.x))
-    scattered = op.ScatterElements(
-        flat, op.Reshape(indices, [-1]), op.Reshape(v.g, [-1]), axis=0, reduction="add"
-    )
-    return [op.reshape_like(scattered, v.x)]
+    count = op.count(v.x, range(rank(v.x)))
+    flat = op.scatter_add(count, op.Reshape(indices, [-1]), op.Reshape(v.g, [-1]))
+    return [op.reshape_like(flat, v.x)]
 
 
 @rule("AveragePool")

@@ -75,8 +75,11 @@ def reduce_l1(v: Vjp) -> Gradients:
 
 @rule("ReduceL2")
 def reduce_l2(v: Vjp) -> Gradients:
-    """ReduceL2, the root of the sum of squares: g x / y."""
-    return [v.op.Mul(v.x, v.op.Div(_kept(v, v.g), _kept(v, v.y))), None]
+    """ReduceL2, the root of the sum of squares: g x / y, and 0 at the origin (as torch.linalg.vector_norm)."""
+    op, y = v.op, _kept(v, v.y)
+    zero = op.scalar(0.0, v.y)
+    slope = op.Where(op.Equal(y, zero), zero, op.Div(_kept(v, v.g), y))
+    return [op.Mul(v.x, slope), None]
 
 
 @rule("ReduceSumSquare")
