@@ -17,7 +17,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 .PHONY: demo test parity lint format wheel clean
 
 demo: $(VENV)/installed
-	$(BIN)/igonnx demo --output demo
+	$(BIN)/igonnx demo -o demo
 
 test: $(VENV)/installed
 	$(BIN)/pytest -n $(JOBS) --ignore=tests/parity
