@@ -266,6 +266,10 @@ def _applied(output: NDArray[Any], operator: str, axis: int) -> NDArray[Any]:
 
 
 def default_batch_size(requests: Requests) -> int:
-    """Rows per run: 8 of an image of 224 by 224, more of smaller inputs, fewer of larger ones; 1 to 64."""
+    """Rows per run: 2 of an image of 224 by 224, more of smaller inputs; 1 to 64.
+
+    On a CPU few rows at a time are as fast as many, or faster: their activations stay in the cache
+    (docs/performance.md).
+    """
     per_row = sum(array[0].nbytes for array in requests.x.values())
-    return int(min(max(8 * 600_000 // max(per_row, 1), 1), 64))
+    return int(min(max(2 * 600_000 // max(per_row, 1), 1), 64))
