@@ -91,6 +91,7 @@ class Model:
             raise InputError(
                 f"model must be a path, bytes or an onnx.ModelProto, not {type(source).__name__}"
             )
+        _refuse_maps(proto, name)
         try:
             model = ir.from_proto(proto)
         except (ValueError, TypeError, KeyError, AttributeError, ir.serde.SerdeError) as error:
@@ -287,6 +288,19 @@ def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
         onnx.checker.check_model(proto if path is None else str(path))
     except (onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
         raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
+
+
+def _refuse_maps(proto: onnx.ModelProto, name: str) -> None:
+    """Refuse inputs and outputs that are maps, which have no place in a graph of tensors."""
+    for value in [*proto.graph.input, *proto.graph.output]:
+        kind = value.type
+        while kind.WhichOneof("value") == "sequence_type":
+            kind = kind.sequence_type.elem_type
+        if kind.WhichOneof("value") == "map_type":
+            raise ModelError(
+                f"{name}: {value.name!r} is a map, as skl2onnx writes it by default: "
+                "re-export with options={'zipmap': False}"
+            )
 
 
 def _upgraded(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -407,3 +407,30 @@ def test_unknown_provider(mlp: onnx.ModelProto, engine: str) -> None:
     message = _message(igonnx.EngineError, lambda: explainer.predict(np.ones((1, 6), np.float32)))
     assert "has no 'MagicExecutionProvider'; this build has " in message
     assert "CPUExecutionProvider" in message
+
+
+def test_maps_are_refused() -> None:
+    """skl2onnx's classifiers end in a ZipMap unless told otherwise."""
+    nodes = [
+        onnx.helper.make_node("Softmax", ["x"], ["p"]),
+        onnx.helper.make_node(
+            "ZipMap", ["p"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
+        ),
+    ]
+    number = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+    maps = onnx.helper.make_sequence_type_proto(
+        onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, number)
+    )
+    graph = onnx.helper.make_graph(
+        nodes,
+        "classifier",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 2])],
+        [onnx.helper.make_value_info("z", maps)],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with pytest.raises(igonnx.ModelError) as caught:
+        igonnx.Explainer(model)
+    assert str(caught.value) == (
+        "classifier: 'z' is a map, as skl2onnx writes it by default: re-export with options={'zipmap': False}"
+    )

@@ -127,3 +127,16 @@ def test_commands_run(command: str, folder: Path) -> None:
 def test_readme_has_examples() -> None:
     assert len(blocks("python")) >= 2
     assert len(commands()) >= 5
+
+
+def test_make_demo_names_options_that_exist() -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
+    (line,) = re.findall(r"igonnx demo (.*)$", makefile, flags=re.MULTILINE)
+    help_text = subprocess.run(
+        [sys.executable, "-m", "igonnx", "demo", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for option in (word for word in line.split() if word.startswith("-")):
+        assert option in help_text.split()
