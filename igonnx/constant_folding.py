@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 __all__ = ["fold_constants"]
 
-LIMIT = (
-    1024  # elements of an input or of a result: shapes are small, and large tables stay as they are
-)
+# Elements of an input or of a result: shapes are small, and large tables stay as they are.
+LIMIT = 1024
 
 # Exact on integers, one output, no state, no randomness, no subgraph: all that arithmetic on shapes is made of.
 _FOLDABLE = frozenset(

@@ -9,14 +9,19 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from igonnx.autodiff.builder import dims
+from igonnx.autodiff.builder import dims, dtype_of
 from igonnx.engine.forward import Forward, axis_of_length
 from igonnx.engine.plan import Engine
-from igonnx.engine.runtime import CPU, Providers, RuntimeSession, requested_providers
-from igonnx.errors import EngineError, InputError, ModelError
+from igonnx.engine.runtime import (
+    CPU,
+    Providers,
+    RuntimeSession,
+    requested_providers,
+    serialized,
+)
+from igonnx.errors import EngineError, ModelError
 from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
 from igonnx.inputs import BatchedInputs
 from igonnx.model import Model
@@ -24,7 +29,7 @@ from igonnx.rebatching import fixed_batch, rebatched, rows_are_independent
 from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
 from igonnx.simplification import simplified
 
-__all__ = ["ENGINES", "Gradients", "Prepared", "Settings", "prepare", "serialized"]
+__all__ = ["ENGINES", "Gradients", "Prepared", "Settings", "prepare"]
 
 ENGINES = ("native", "reference")
 
@@ -232,16 +237,6 @@ def _on_cpu(providers: Providers) -> bool:
     return all(name == CPU for name, _ in requested_providers(providers))
 
 
-def serialized(model: ir.Model, name: str) -> bytes:
-    """The graph as bytes; a `ModelError` where it passes protobuf's limit of 2 GB."""
-    try:
-        return ir.to_proto(model).SerializeToString()
-    except ValueError as error:
-        raise ModelError(
-            f"{name}: its graph is over 2 GB with the weights inside: save the model with external data first"
-        ) from error
-
-
 def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequence[str]) -> Engine:
     from igonnx.engine.native import NativeEngine
 
@@ -264,7 +259,7 @@ def _reference(model: Model, settings: Settings, rows: RowGradient) -> Engine:
     from igonnx.engine.reference import ReferenceEngine
 
     graph = rows.model.graph
-    dtypes = {value.name: value.dtype for value in graph.inputs}
+    dtypes = {value.name: dtype_of(value) for value in graph.inputs}
     session = RuntimeSession(
         serialized(rows.model, model.name),
         name=model.name,
@@ -272,12 +267,9 @@ def _reference(model: Model, settings: Settings, rows: RowGradient) -> Engine:
         providers=settings.providers,
         threads=settings.threads,
     )
-    needed = [dtypes[f"z:{name}"] for name in rows.explained]
-    if any(dtype is None for dtype in needed):
-        raise InputError(f"the dtype of {rows.explained} is unknown")
     return ReferenceEngine(
         session,
         explained=rows.explained,
-        dtypes=[dtype.numpy() for dtype in needed if dtype is not None],
+        dtypes=[dtypes[f"z:{name}"].numpy() for name in rows.explained],
         fixed_rows=rows.fixed_rows,
     )

@@ -7,6 +7,7 @@ are), lists of integers (int64 constants: shapes, axes) and Python numbers (scal
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
@@ -134,7 +135,9 @@ class GraphBuilder:
     def constant(self, array: np.ndarray) -> ir.Value:
         """An initializer holding `array`; the same array asked for twice is stored once."""
         array = np.ascontiguousarray(array).reshape(np.shape(array))
-        key = (array.dtype.str + array.dtype.name, array.shape, array.tobytes())
+        # A digest, so that large weights are not held a second time.
+        digest = hashlib.blake2b(array.tobytes(), digest_size=16).digest()
+        key = (array.dtype.str + array.dtype.name, array.shape, digest)
         if key not in self._constants:
             tensor = ir.tensor(array, name=self.unique("constant"))
             value = ir.Value(

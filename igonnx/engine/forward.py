@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from igonnx.engine.runtime import Providers, RuntimeSession
+from igonnx.engine.runtime import Providers, RuntimeSession, serialized
 from igonnx.errors import ModelError
 from igonnx.model import Model
 
@@ -35,10 +34,9 @@ class Forward:
         for name in also:
             if name not in self.names and name not in [info.name for info in model.inputs]:
                 graph.outputs.append(opened.find_tensor(name))
-        self._inputs = {info.name for info in model.inputs}
         self._fixed_rows = fixed_rows
         self._session = RuntimeSession(
-            ir.to_proto(opened.ir).SerializeToString(),
+            serialized(opened.ir, model.name),
             name=model.name,
             folder=model.folder,
             providers=providers,

@@ -8,9 +8,10 @@ from types import ModuleType
 from typing import Any, TypeAlias, cast
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
-from igonnx.errors import NO_RUNTIME, EngineError, InputError
+from igonnx.errors import NO_RUNTIME, EngineError, InputError, ModelError
 
 __all__ = [
     "CPU",
@@ -19,6 +20,7 @@ __all__ = [
     "one_line",
     "onnxruntime_module",
     "requested_providers",
+    "serialized",
 ]
 
 CPU = "CPUExecutionProvider"
@@ -58,6 +60,16 @@ def requested_providers(providers: Providers) -> list[tuple[str, dict[str, str]]
             )
         result.append((name, {key: str(value) for key, value in options.items()}))
     return result
+
+
+def serialized(model: ir.Model, name: str) -> bytes:
+    """The graph as bytes; a `ModelError` where it passes protobuf's limit of 2 GB."""
+    try:
+        return ir.to_proto(model).SerializeToString()
+    except ValueError as error:
+        raise ModelError(
+            f"{name}: its graph is over 2 GB with the weights inside: save the model with external data first"
+        ) from error
 
 
 class RuntimeSession:
