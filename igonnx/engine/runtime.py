@@ -83,9 +83,8 @@ class RuntimeSession:
         folder: Path | None = None,
         providers: Providers = None,
         threads: int | None = None,
-        plugin: str | None = None,
     ) -> None:
-        """Open `model`; `folder` is where its external data lies, `plugin` a library of custom operators."""
+        """Open `model`; `folder` is where its external data lies."""
         runtime = onnxruntime_module()
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, not also printed
@@ -94,8 +93,6 @@ class RuntimeSession:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder)
             )
-        if plugin is not None:
-            options.register_custom_ops_library(plugin)
         self._name = name
         chosen = requested_providers(providers)
         try:
