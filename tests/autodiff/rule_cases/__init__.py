@@ -1,32 +1,19 @@
-"""The case tables of the rule tests: one module per file of igonnx/autodiff/rules, each with a list `CASES`."""
+"""The case tables of the rule tests: every module here that has a list `CASES`, found by itself."""
 
 from __future__ import annotations
 
-from rule_cases import (
-    activations,
-    arithmetic,
-    convolution,
-    elementary,
-    indexing,
-    linear,
-    normalization,
-    pooling,
-    reductions,
-    shapes,
-)
+import importlib
+import pkgutil
+
 from rule_cases.case import Case
 
 __all__ = ["ALL", "Case"]
 
+_NOT_TABLES = ("case", "check")
+
 ALL: list[Case] = [
-    *activations.CASES,
-    *arithmetic.CASES,
-    *convolution.CASES,
-    *elementary.CASES,
-    *indexing.CASES,
-    *linear.CASES,
-    *normalization.CASES,
-    *pooling.CASES,
-    *reductions.CASES,
-    *shapes.CASES,
+    case
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in _NOT_TABLES
+    for case in importlib.import_module(f"{__name__}.{module.name}").CASES
 ]
