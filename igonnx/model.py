@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from igonnx.autodiff.node_view import operator_name
 from igonnx.constant_folding import fold_constants
 from igonnx.errors import InputError, ModelError
 
@@ -226,11 +227,6 @@ def own_tensor(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         )
     shape = ir.Shape(tensor.shape.numpy())
     return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape, name=tensor.name)
-
-
-def operator_name(node: ir.Node) -> str:
-    """`Conv`, or `domain::Operator` outside the standard domain."""
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
 
 
 def is_floating(value: ir.Value) -> bool:

@@ -6,6 +6,7 @@ are), lists of integers (int64 constants: shapes, axes) and Python numbers (scal
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -68,7 +69,7 @@ def dims(value: ir.Value) -> tuple[Dim, ...]:
 
 
 class GraphBuilder:
-    """Appends nodes to the main graph of `model`.
+    """Appends nodes to the main graph of `model`, or to a graph `nested` in it.
 
     Operators are methods: ``op.Add(a, b)``, ``op.Transpose(x, perm=[1, 0])``. One output gives a value,
     ``outputs=n`` gives a list. Names never collide with the model's, and equal constants are stored once.
@@ -80,10 +81,43 @@ class GraphBuilder:
         self.opset = model.opset_imports.get("", 0)
         self.native = native
         self._scope = scope
+        self._anchor: ir.Node | None = None
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._shapes: dict[ir.Value, ir.Value] = {}
         self._taken = set(_names(model.graph))
         self._counts: dict[str, int] = {}
+
+    # -- where nodes go ----------------------------------------------------------------------
+
+    def nested(self, name: str) -> GraphBuilder:
+        """A builder of a new graph inside this one, the body of an If, Loop or Scan: it sees all values outside.
+
+        Names and constants are shared; constants are initializers of the main graph.
+        """
+        inner = GraphBuilder.__new__(GraphBuilder)
+        inner.__dict__.update(self.__dict__)
+        inner.graph = ir.Graph([], [], nodes=[], name=self.unique(name))
+        inner._anchor = None
+        inner._shapes = dict(self._shapes)  # what is computed inside cannot be used outside
+        return inner
+
+    def within(self, graph: ir.Graph) -> GraphBuilder:
+        """A builder that appends to `graph`, which lies inside this one's graph."""
+        inner = self.nested(graph.name or "body")
+        inner.graph = graph
+        return inner
+
+    @contextlib.contextmanager
+    def before(self, node: ir.Node) -> Iterator[None]:
+        """Put nodes in front of `node`, in whatever graph that is, as long as this lasts."""
+        outer, anchor, shapes = self.graph, self._anchor, self._shapes
+        self.graph, self._anchor = cast("ir.Graph", node.graph), node
+        # A shape computed further down is not there yet.
+        self._shapes = {}
+        try:
+            yield
+        finally:
+            self.graph, self._anchor, self._shapes = outer, anchor, shapes
 
     # -- emission ----------------------------------------------------------------------------
 
@@ -117,7 +151,10 @@ class GraphBuilder:
             value.name = self.unique(f"{op_type}_{index}" if outputs > 1 else op_type)
             if dtype is not None:
                 value.type = ir.TensorType(dtype)
-        self.graph.append(node)
+        if self._anchor is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self._anchor, node)
         return node.outputs[0] if outputs == 1 else list(node.outputs)
 
     def unique(self, stem: str) -> str:
@@ -146,7 +183,7 @@ class GraphBuilder:
                 type=ir.TensorType(tensor.dtype),
                 const_value=tensor,
             )
-            self.graph.register_initializer(value)
+            self.model.graph.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
 

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
-from igonnx.autodiff.builder import GraphBuilder, rank
+from igonnx.autodiff.builder import GraphBuilder
+from igonnx.autodiff.node_view import NodeView, operator_name
 from igonnx.errors import ModelError
-from igonnx.model import operator_name
 
 __all__ = [
     "Rule",
     "Vjp",
     "coverage",
     "elementwise",
+    "encoder",
+    "encodes",
     "find",
+    "is_code",
     "is_nondifferentiable",
+    "mover",
+    "moves_codes",
     "nondifferentiable",
     "registered",
     "rule",
@@ -36,19 +40,28 @@ Gradients: TypeAlias = "Sequence[ir.Value | None]"
 Rule: TypeAlias = "Callable[[Vjp], Gradients]"
 # (builder, incoming gradient, *inputs, output) -> gradient of one input, before broadcasts are reduced back.
 Partial: TypeAlias = Callable[..., ir.Value]
+Differentiate: TypeAlias = Callable[
+    [GraphBuilder, Mapping[ir.Value, ir.Value], Sequence[ir.Value], Sequence[ir.Node]],
+    "list[ir.Value | None]",
+]
 
 _rules: dict[tuple[str, str], Rule] = {}
 _nondifferentiable: set[tuple[str, str]] = set()
+_encoders: set[tuple[str, str]] = set()
+_movers: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
-class Vjp:
+class Vjp(NodeView):
     """One node on the way back: what a rule needs to form its vector-Jacobian product."""
 
-    op: GraphBuilder
-    node: ir.Node
     gradients: tuple[ir.Value | None, ...]  # of the node's outputs; None where nothing flows
     wanted: tuple[bool, ...]  # per input: whether its gradient is asked for
+    captured: tuple[
+        ir.Value, ...
+    ] = ()  # values outside that bodies of the node read, whose gradients are asked for
+    # The walk itself, for nodes with bodies: (builder, {output: gradient}, values, nodes) -> gradients of the values.
+    walk: Differentiate | None = None
 
     @property
     def g(self) -> ir.Value:
@@ -61,62 +74,6 @@ class Vjp:
         if value is None:
             raise ModelError(f"{self.where()}: no gradient arrives at output {index}")
         return value
-
-    @property
-    def x(self) -> ir.Value:
-        """The first input."""
-        return self.input(0)
-
-    @property
-    def y(self) -> ir.Value:
-        """The first output."""
-        return self.node.outputs[0]
-
-    def input(self, index: int) -> ir.Value:
-        """Input `index`, known to be there."""
-        value = self.optional_input(index)
-        if value is None:
-            raise ModelError(f"{self.where()}: input {index} is missing")
-        return value
-
-    def optional_input(self, index: int) -> ir.Value | None:
-        """Input `index`, or None where the node leaves it out."""
-        return self.node.inputs[index] if index < len(self.node.inputs) else None
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute's Python value, or `default`."""
-        found = self.node.attributes.get(name)
-        if found is None:
-            return default
-        value = found.value
-        if isinstance(value, list | tuple):
-            return list(value)
-        return value
-
-    def constant(self, index: int) -> np.ndarray | None:
-        """The value of input `index` when it is a constant of the graph that no caller can override."""
-        value = self.optional_input(index)
-        if value is None or value.const_value is None or value.is_graph_input():
-            return None
-        return value.const_value.numpy()
-
-    def axes(self, index: int = 1) -> list[int] | None:
-        """Non-negative axes of a reduction: attribute in old opsets, input `index` in new ones. None: all, unknown."""
-        axes = self.attribute("axes")
-        if axes is None:
-            constant = self.constant(index)
-            if constant is None:
-                return None
-            axes = [int(axis) for axis in constant.reshape(-1)]
-        return [axis % rank(self.x) for axis in axes]
-
-    def unsupported(self, what: str) -> ModelError:
-        """The error for a form of the operator that has no rule."""
-        return ModelError(f"{self.where()}: no gradient for {what}")
-
-    def where(self) -> str:
-        """Operator and node, for messages."""
-        return f"operator {operator_name(self.node)} (node {self.node.name!r})"
 
 
 def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
@@ -157,6 +114,35 @@ def nondifferentiable(*op_types: str, domain: str = "") -> None:
     for op_type in op_types:
         _claim(domain, op_type)
         _nondifferentiable.add((domain, op_type))
+
+
+def encoder(*op_types: str, domain: str = "") -> None:
+    """Declare operators whose integer outputs are codes: they stand for real numbers, and carry gradients."""
+    _encoders.update((domain, op_type) for op_type in op_types)
+
+
+def mover(*op_types: str, domain: str = "") -> None:
+    """Declare operators that hand codes on: where an input is a code that carries a gradient, so are the outputs."""
+    _movers.update((domain, op_type) for op_type in op_types)
+
+
+def encodes(node: ir.Node) -> bool:
+    """Whether integer outputs of `node` are codes."""
+    _load()
+    return _key(node) in _encoders
+
+
+def moves_codes(node: ir.Node) -> bool:
+    """Whether `node` hands codes on."""
+    _load()
+    return _key(node) in _movers
+
+
+def is_code(value: ir.Value | None) -> bool:
+    """Whether `value` is of a type that codes have: integers, and floats of less than 16 bits."""
+    if value is None or value.dtype is None or value.dtype == ir.DataType.BOOL:
+        return False
+    return value.dtype.is_integer() or value.dtype.bitwidth < 16
 
 
 def find(node: ir.Node) -> Rule | None:

@@ -1,4 +1,8 @@
-"""The reverse walk: who needs a gradient, in which order, and how contributions add up."""
+"""The reverse walk: who needs a gradient, in which order, and how contributions add up.
+
+Besides floating tensors, codes carry gradients: the integers that quantised networks compute with stand for real
+numbers. The gradient of an integer tensor is the one by those numbers, a float32 tensor.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +14,26 @@ import onnx_ir as ir
 
 from igonnx.autodiff import registry
 from igonnx.autodiff.builder import GraphBuilder
+from igonnx.autodiff.node_view import captures, operator_name
 from igonnx.errors import ModelError, UnsupportedOperatorError
-from igonnx.model import operator_name
 
-__all__ = ["differentiable_sources", "differentiate"]
+__all__ = ["between", "differentiable_sources", "differentiate"]
 
 
 def differentiate(
     op: GraphBuilder,
     cotangents: Mapping[ir.Value, ir.Value],
     wrt: Sequence[ir.Value],
+    nodes: Sequence[ir.Node] | None = None,
 ) -> list[ir.Value | None]:
-    """Append the backward pass to the graph of `op`.
+    """Append the backward pass through `nodes`, by default those of the graph of `op`, to that graph.
 
     `cotangents` maps outputs to the gradients that enter there (same shape and dtype). Returns, per value of `wrt`,
     its gradient (same shape and dtype), or None where no differentiable path leads from it to an output.
 
     Raises `UnsupportedOperatorError` when a gradient would have to cross an operator without a rule.
     """
-    nodes = list(op.graph)
+    nodes = list(op.graph) if nodes is None else nodes
     reached = _reached_values(nodes, wrt)
     active = _active_nodes(nodes, reached, cotangents)
     unknown = next((n for n in reversed(nodes) if n in active and registry.find(n) is None), None)
@@ -39,17 +44,15 @@ def differentiate(
         if node not in active or not any(value in contributions for value in node.outputs):
             continue
         gradients = tuple(_accumulate(op, contributions, value) for value in node.outputs)
-        wanted = tuple(value in reached for value in node.inputs)
         try:
-            pairs = _backward(op, node, gradients, wanted, cotangents, wrt)
+            pairs = _backward(op, node, gradients, reached, cotangents, wrt)
         except ModelError as error:
             if unknown is None or isinstance(error, UnsupportedOperatorError):
                 raise
             # An operator nobody knows leaves no shapes behind it: then it is what is wrong.
             raise UnsupportedOperatorError(_no_rule_message(unknown, cotangents, wrt)) from error
         for value, gradient in pairs:
-            gradient.shape = value.shape
-            gradient.type = value.type
+            _annotate(gradient, value)
             contributions.setdefault(value, []).append(gradient)
     return [_accumulate(op, contributions, value) for value in wrt]
 
@@ -58,32 +61,66 @@ def differentiable_sources(
     graph: ir.Graph, output: ir.Value, candidates: Iterable[ir.Value]
 ) -> list[ir.Value]:
     """Those of `candidates` from which a differentiable path leads to `output`."""
+    candidates = list(candidates)
+    nodes = list(graph)
+    reached = _reached_values(nodes, candidates)
     carried: set[ir.Value] = {output}
-    for node in reversed(list(graph)):
+    for node in reversed(nodes):
         if any(value in carried for value in node.outputs) and _passes_gradients(node):
-            carried.update(value for value in _uses(node) if _may_carry(value))
+            carried.update(value for value in _uses(node) if value in reached)
     return [value for value in candidates if value in carried]
+
+
+def between(
+    graph: ir.Graph, sources: Iterable[ir.Value], outputs: Iterable[ir.Value]
+) -> list[ir.Node]:
+    """Nodes of `graph` on any path from `sources` to `outputs`, differentiable or not."""
+    nodes = list(graph)
+    computed = set(sources)
+    for node in nodes:
+        if any(value in computed for value in _uses(node)):
+            computed.update(node.outputs)
+    needed = set(outputs)
+    found: list[ir.Node] = []
+    for node in reversed(nodes):
+        if any(value in needed and value in computed for value in node.outputs):
+            found.append(node)
+            needed.update(_uses(node))
+    return found[::-1]
 
 
 def _backward(
     op: GraphBuilder,
     node: ir.Node,
     gradients: tuple[ir.Value | None, ...],
-    wanted: tuple[bool, ...],
+    reached: set[ir.Value],
     outputs: Iterable[ir.Value],
     wrt: Sequence[ir.Value],
 ) -> list[tuple[ir.Value, ir.Value]]:
-    """The (input, gradient) pairs that `node`'s rule returns."""
+    """The (value, gradient) pairs that `node`'s rule returns, for its inputs and what its bodies read outside."""
     function = registry.find(node)
-    if function is None or _captures(node):
+    if function is None:
         raise UnsupportedOperatorError(_no_rule_message(node, outputs, wrt))
-    vjp = registry.Vjp(op, node, gradients, wanted)
+    captured = tuple(value for value in captures(node) if value in reached)
+    wanted = tuple(value in reached for value in node.inputs)
+    vjp = registry.Vjp(op, node, gradients, wanted, captured, differentiate)
     results = function(vjp)
     pairs = []
     for value, gradient, asked in zip(node.inputs, results, wanted, strict=False):
         if value is not None and gradient is not None and asked:
             pairs.append((value, gradient))
+    inputs = len(node.inputs)
+    for value, gradient in zip(captured, results[inputs:], strict=False):
+        if gradient is not None:
+            pairs.append((value, gradient))
     return pairs
+
+
+def _annotate(gradient: ir.Value, value: ir.Value) -> None:
+    """Note that `gradient` has the shape of `value` and, where that is not a code, its type."""
+    gradient.shape = value.shape
+    if not registry.is_code(value):
+        gradient.type = value.type
 
 
 def _accumulate(
@@ -95,8 +132,7 @@ def _accumulate(
         return None
     if len(terms) > 1:
         total = cast("ir.Value", op.Add(*terms) if len(terms) == 2 else op.Sum(*terms))
-        total.shape = value.shape
-        total.type = value.type
+        _annotate(total, value)
         contributions[value] = terms = [total]
     return terms[0]
 
@@ -106,7 +142,11 @@ def _reached_values(nodes: Sequence[ir.Node], wrt: Sequence[ir.Value]) -> set[ir
     reached = set(wrt)
     for node in nodes:
         if _passes_gradients(node) and any(value in reached for value in _uses(node)):
-            reached.update(value for value in node.outputs if _may_carry(value))
+            codes = registry.encodes(node) or (
+                registry.moves_codes(node)
+                and any(value in reached and registry.is_code(value) for value in node.inputs)
+            )
+            reached.update(value for value in node.outputs if _may_carry(value, codes))
     return reached
 
 
@@ -132,29 +172,16 @@ def _passes_gradients(node: ir.Node) -> bool:
     return not registry.is_nondifferentiable(node)
 
 
-def _may_carry(value: ir.Value) -> bool:
-    """Whether `value` can carry a gradient: floating, or of a type that inference left open."""
-    return value.type is None or (value.dtype is not None and value.dtype.is_floating_point())
+def _may_carry(value: ir.Value, codes: bool) -> bool:
+    """Whether `value` can carry a gradient: floating, of a type that inference left open, or a code where those are."""
+    if value.type is None or value.dtype is None:
+        return True
+    return value.dtype.is_floating_point() or (codes and registry.is_code(value))
 
 
 def _uses(node: ir.Node) -> list[ir.Value]:
-    """The inputs of `node` and what its subgraphs capture from outside."""
-    return [value for value in node.inputs if value is not None] + _captures(node)
-
-
-def _captures(node: ir.Node) -> list[ir.Value]:
-    captured: list[ir.Value] = []
-    for attribute in node.attributes.values():
-        if attribute.type != ir.AttributeType.GRAPH:
-            continue
-        body = attribute.as_graph()
-        inner = {id(value) for value in [*body.inputs, *body.initializers.values()]}
-        for nested in body.all_nodes():
-            inner.update(id(value) for value in nested.outputs)
-        for nested in body.all_nodes():
-            captured += [v for v in nested.inputs if v is not None and id(v) not in inner]
-        captured += [value for value in body.outputs if id(value) not in inner]
-    return captured
+    """The inputs of `node` and what its bodies read from outside."""
+    return [value for value in node.inputs if value is not None] + captures(node)
 
 
 def _no_rule_message(node: ir.Node, outputs: Iterable[ir.Value], wrt: Sequence[ir.Value]) -> str:

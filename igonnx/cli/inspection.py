@@ -15,10 +15,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from igonnx.autodiff.node_view import operator_name
 from igonnx.cli.console import plain_warnings, results
 from igonnx.errors import Error, InputError
 from igonnx.images import DEFAULT_SIZE, format_shape, image_shape
-from igonnx.model import Model, TensorInfo, operator_name
+from igonnx.model import Model, TensorInfo
 
 if TYPE_CHECKING:
     from igonnx import Explainer

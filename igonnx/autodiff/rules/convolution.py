@@ -15,8 +15,9 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dims, rank, static_shape
+from igonnx.autodiff.builder import GraphBuilder, dims, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.autodiff.rules.convolution_weights import weight_gradient
 
 _INT64_MIN = -(2**63)
 
@@ -71,15 +72,21 @@ def _same_padding(
 
 def begin_at_run_time(v: Vjp, axis: int, window: Window) -> ir.Value:
     """Leading padding of one axis, int64 [1], for SAME padding of a size known at run time."""
+    return same_padding_at_run_time(v, axis, window.stride, v.op.ints([window.extent]))[0]
+
+
+def same_padding_at_run_time(
+    v: Vjp, axis: int, stride: int, extent: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Padding before and behind one axis, int64 [1] each, of a kernel that spans `extent` elements."""
     op = v.op
     size = op.dim(v.x, 2 + axis)
     outputs = op.dim(v.y, 2 + axis)
-    covered = op.Add(op.Mul(op.Sub(outputs, [1]), [window.stride]), [window.extent])
+    covered = op.Add(op.Mul(op.Sub(outputs, [1]), [stride]), extent)
     total = op.Max(op.Sub(covered, size), [0])
-    half = op.Div(total, [2])
-    return cast(
-        "ir.Value", half if v.attribute("auto_pad") == "SAME_UPPER" else op.Sub(total, half)
-    )
+    small = op.Div(total, [2])
+    large = op.Sub(total, small)
+    return (small, large) if v.attribute("auto_pad") == "SAME_UPPER" else (large, small)
 
 
 @dataclass(frozen=True)
@@ -129,8 +136,8 @@ def input_gradient(
         group=group,
         kernel_shape=[phase.taps for phase in phases],
     )
-    channels = cast("tuple[int, ...]", static_shape(weight))[1] * group
     if any(window.stride > 1 for window in sliding):
+        channels = _scaled(op, op.dim(weight, 1), group)
         result = _interleave(op, result, channels, sliding, phases)
     exact = [
         _is_exact(*case) for case in zip(sliding, phases, left, right, sizes, outputs, strict=True)
@@ -195,8 +202,8 @@ def _backward_kernel(
 
     The runtime folds them when the weights are constant; the file holds each weight once.
     """
-    shape = cast("tuple[int, ...]", static_shape(weight))
-    outputs, inputs, n = shape[0], shape[1], len(sliding)
+    n, inputs = len(sliding), op.dim(weight, 1)
+    outputs = _scaled(op, op.dim(weight, 0), 1, group)
     kernel = _spread(op, weight, sliding) if _needs_spreading(sliding) else weight
     before = [phase.shift for phase in phases]
     after = [
@@ -206,16 +213,24 @@ def _backward_kernel(
     if any(before) or any(after):
         kernel = op.Pad(kernel, [0, 0, *before, 0, 0, *after])
     split = [part for phase in phases for part in (phase.taps, phase.phases)]
-    kernel = op.Reshape(kernel, [group, outputs // group, inputs, *split])
+    kernel = op.Reshape(kernel, op.join([group], outputs, inputs, split))
     taps, dealt = [3 + 2 * i for i in range(n)], [4 + 2 * i for i in range(n)]
     kernel = op.Transpose(kernel, perm=[0, 2, *dealt, 1, *taps])
-    channels = group * inputs * math.prod(phase.phases for phase in phases)
-    kernel = op.Reshape(kernel, [channels, outputs // group, *(phase.taps for phase in phases)])
+    channels = _scaled(op, inputs, group * math.prod(phase.phases for phase in phases))
+    kernel = op.Reshape(kernel, op.join(channels, outputs, [phase.taps for phase in phases]))
     flipped = [2 + i for i, phase in enumerate(phases) if phase.taps > 1]
     if flipped:
         count = len(flipped)
         kernel = op.Slice(kernel, [-1] * count, [_INT64_MIN] * count, flipped, [-1] * count)
     return cast("ir.Value", kernel)
+
+
+def _scaled(op: GraphBuilder, size: ir.Value, times: int, over: int = 1) -> ir.Value:
+    """`size` times `times` / `over`, int64 [1]; a constant where `size` is one."""
+    if size.const_value is not None:
+        return op.ints([int(size.const_value.numpy()[0]) * times // over])
+    size = size if times == 1 else op.Mul(size, [times])
+    return size if over == 1 else cast("ir.Value", op.Div(size, [over]))
 
 
 def _needs_spreading(sliding: Sequence[Window]) -> bool:
@@ -226,14 +241,14 @@ def _needs_spreading(sliding: Sequence[Window]) -> bool:
 
 def _spread(op: GraphBuilder, weight: ir.Value, sliding: Sequence[Window]) -> ir.Value:
     """The kernel with its dilation written out as zeros, along the axes that are strided."""
-    shape = cast("tuple[int, ...]", static_shape(weight))
+    channels = op.join(op.dim(weight, 0), op.dim(weight, 1))
     steps = [window.dilation if window.stride > 1 else 1 for window in sliding]
     apart = [part for window in sliding for part in (window.kernel, 1)]
     zeros = [part for step in steps for part in (0, step - 1)]
-    spread = op.Reshape(weight, [*shape[:2], *apart])
+    spread = op.Reshape(weight, op.join(channels, apart))
     spread = op.Pad(spread, [0] * (2 + len(apart)) + [0, 0, *zeros])
     joined = [window.kernel * step for window, step in zip(sliding, steps, strict=True)]
-    spread = op.Reshape(spread, [*shape[:2], *joined])
+    spread = op.Reshape(spread, op.join(channels, joined))
     ends = [w.extent if w.stride > 1 else w.kernel for w in sliding]
     return cast(
         "ir.Value", op.Slice(spread, [0] * len(ends), ends, [2 + i for i in range(len(ends))])
@@ -243,7 +258,7 @@ def _spread(op: GraphBuilder, weight: ir.Value, sliding: Sequence[Window]) -> ir
 def _interleave(
     op: GraphBuilder,
     value: ir.Value,
-    channels: int,
+    channels: ir.Value,
     sliding: Sequence[Window],
     phases: Sequence[_Phases],
 ) -> ir.Value:
@@ -257,46 +272,84 @@ def _interleave(
     size.shape = ir.Shape([2 + n])
     batch = op.Slice(size, [0], [1])
     lengths = [op.Slice(size, [2 + i], [3 + i]) for i in range(n)]
-    apart = op.Reshape(value, op.join(batch, [channels, *active], *lengths))
+    apart = op.Reshape(value, op.join(batch, channels, active, *lengths))
     if active != strides:
         missing = [stride - phase for stride, phase in zip(strides, active, strict=True)]
         apart = op.Pad(apart, [0] * (2 + 2 * n) + [0, 0, *missing, *([0] * n)])
     perm = [0, 1] + [axis for i in range(n) for axis in (2 + n + i, 2 + i)]
     apart = op.Transpose(apart, perm=perm)
     spans = [op.Mul(length, [stride]) for length, stride in zip(lengths, strides, strict=True)]
-    return cast("ir.Value", op.Reshape(apart, op.join(batch, [channels], *spans)))
+    return cast("ir.Value", op.Reshape(apart, op.join(batch, channels, *spans)))
 
 
 @rule("Conv")
 def conv(v: Vjp) -> Gradients:
-    """Conv with groups, strides, dilations and any padding; by its input and its bias."""
-    weight = v.input(1)
-    shape = static_shape(weight)
+    """Conv with groups, strides, dilations and any padding; by its input, its weights and its bias."""
+    kernel, group = _kernel_shape(v), v.attribute("group", 1)
+    to_x = to_weight = to_bias = None
+    if v.wanted[0] and kernel is not None:
+        to_x = input_gradient(v, v.g, v.input(1), windows(v, kernel), group)
+    elif v.wanted[0]:
+        to_x = _input_gradient_at_run_time(v, group)
     if v.wanted[1]:
-        raise v.unsupported("the weights of Conv, which depend on what is explained here")
-    if shape is None:
-        raise v.unsupported("weights of unknown shape")
-    to_x = to_bias = None
-    if v.wanted[0]:
-        to_x = input_gradient(v, v.g, weight, windows(v, shape[2:]), v.attribute("group", 1))
+        to_weight = _weight_gradient(v, kernel, group)
     if v.optional_input(2) is not None and v.wanted[2]:
-        axes = [0, *range(2, rank(v.y))]
-        to_bias = v.op.ReduceSum(v.g, axes, keepdims=0)
-    return [to_x, None, to_bias]
+        to_bias = v.op.ReduceSum(v.g, [0, *range(2, rank(v.y))], keepdims=0)
+    return [to_x, to_weight, to_bias]
 
 
-@rule("ConvTranspose")
-def conv_transpose(v: Vjp) -> Gradients:
-    """ConvTranspose: its input gradient is the convolution it transposes."""
-    shape = static_shape(v.input(1))
-    if any(v.wanted[1:]):
-        raise v.unsupported("the weights or bias of ConvTranspose")
-    if (
-        shape is None
-        or v.attribute("auto_pad", "NOTSET") != "NOTSET"
-        or v.attribute("output_shape")
-    ):
-        raise v.unsupported("ConvTranspose with auto_pad, output_shape or weights of unknown shape")
-    names = ("strides", "dilations", "pads", "group")
-    given = {name: v.attribute(name) for name in names if v.attribute(name) is not None}
-    return [v.op.Conv(v.g, v.input(1), **given), None, None]
+def _kernel_shape(v: Vjp) -> list[int] | None:
+    """The spatial sizes of the weights, or None where they are known at run time only."""
+    sizes = v.attribute("kernel_shape") or list(dims(v.input(1))[2:])
+    return sizes if all(isinstance(size, int) for size in sizes) else None
+
+
+def _weight_gradient(v: Vjp, kernel: list[int] | None, group: int) -> ir.Value:
+    n = rank(v.x) - 2
+    strides = v.attribute("strides") or [1] * n
+    dilations = v.attribute("dilations") or [1] * n
+    begins, ends = _paddings(v, kernel)
+    return weight_gradient(v.op, v.x, v.g, v.input(1), strides, dilations, [*begins, *ends], group)
+
+
+def _paddings(
+    v: Vjp, kernel: list[int] | None
+) -> tuple[list[int | ir.Value], list[int | ir.Value]]:
+    """Padding before and behind each spatial axis: integers, or int64 [1] values where known at run time only."""
+    n = rank(v.x) - 2
+    sliding = windows(v, kernel or [1] * n)
+    if v.attribute("auto_pad", "NOTSET") in ("NOTSET", "VALID"):
+        return [w.begin or 0 for w in sliding], [w.end or 0 for w in sliding]
+    begins: list[int | ir.Value] = []
+    ends: list[int | ir.Value] = []
+    for axis, window in enumerate(sliding):
+        begin: int | ir.Value | None = window.begin
+        end: int | ir.Value | None = window.end
+        if kernel is None or begin is None or end is None:
+            begin, end = same_padding_at_run_time(
+                v, axis, window.stride, extent_at_run_time(v, axis, window.dilation)
+            )
+        begins.append(begin)
+        ends.append(end)
+    return begins, ends
+
+
+def extent_at_run_time(v: Vjp, axis: int, dilation: int) -> ir.Value:
+    """Elements that the node's weights span along one spatial axis, int64 [1]."""
+    op = v.op
+    taps = op.Sub(op.dim(v.input(1), 2 + axis), [1])
+    return cast("ir.Value", op.Add(op.Mul(taps, [dilation]), [1]))
+
+
+def _input_gradient_at_run_time(v: Vjp, group: int) -> ir.Value:
+    """The input's gradient for a kernel whose size is not known: the transposed convolution, cut to the input."""
+    op, n = v.op, rank(v.x) - 2
+    given = {name: v.attribute(name) for name in ("strides", "dilations") if v.attribute(name)}
+    whole = op.ConvTranspose(v.g, v.input(1), group=group, **given)
+    begins, _ = _paddings(v, None)
+    begin = op.join(*(op.ints([b]) if isinstance(b, int) else b for b in begins))
+    end = op.Add(begin, op.join(*(op.dim(v.x, 2 + i) for i in range(n))))
+    # What no window reaches lies behind it.
+    rest = op.Max(op.Sub(end, op.Slice(op.Shape(whole), [2], [2 + n])), [0])
+    padded = op.Pad(whole, op.join([0] * (4 + n), rest))
+    return cast("ir.Value", op.Slice(padded, begin, end, list(range(2, 2 + n))))
