@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import onnx_ir.passes.common as passes
 from igonnx.autodiff.node_view import operator_name
 from igonnx.constant_folding import fold_constants
 from igonnx.errors import InputError, ModelError
+from igonnx.lifting import lift_constants
+from igonnx.lowering.shapes import infer_shapes_everywhere
 
 __all__ = ["MINIMUM_OPSET", "Model", "ModelSource", "TensorInfo"]
 
@@ -115,13 +116,13 @@ class Model:
                 ir.external_data.set_base_dir(self.ir.graph, self.folder)
         if self.ir.functions:
             passes.InlinePass()(self.ir)
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.ir)
+        lift_constants(self.ir)
         _name_everything(self.ir.graph)
         fold_constants(self.ir.graph)
-        infer_shapes(self.ir)
+        infer_shapes_everywhere(self.ir)
         if fold_constants(self.ir.graph):
             # Shapes known only now were arithmetic's last missing piece.
-            infer_shapes(self.ir)
+            infer_shapes_everywhere(self.ir)
 
     def with_graph(self, model: ir.Model) -> Model:
         """This model with another graph: its name, folder and statistics stay."""
@@ -199,18 +200,6 @@ class Model:
         if not isinstance(name, str) or name not in known:
             raise InputError(_unknown("tensor", name, [n for n in known if n]))
         return known[name]
-
-
-def infer_shapes(model: ir.Model) -> None:
-    """Infer shapes and dtypes in place, as far as ONNX can; what stays unknown stays unset."""
-    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    level = logger.level
-    # The pass logs a stack trace when inference stops early; a rule that lacks a shape says so by itself.
-    logger.setLevel(logging.CRITICAL)
-    try:
-        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    finally:
-        logger.setLevel(level)
 
 
 def own_tensor(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

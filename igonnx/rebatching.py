@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from igonnx.autodiff.builder import GraphBuilder
 from igonnx.engine.forward import Forward
 from igonnx.errors import EngineError
-from igonnx.model import Model, infer_shapes
+from igonnx.lowering.shapes import infer_shapes_everywhere
+from igonnx.model import Model
 
 __all__ = ["fixed_batch", "rebatched", "rows_are_independent"]
 
@@ -82,7 +83,7 @@ def _freed(model: Model, size: int, batched: Sequence[str]) -> Model:
     for node in graph:
         for value in node.outputs:
             value.shape = None
-    infer_shapes(copy.ir)
+    infer_shapes_everywhere(copy.ir)
     return copy
 
 

@@ -18,8 +18,10 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.builder import GraphBuilder, dims, rank
+from igonnx.autodiff.expansion import expand
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
+from igonnx.lowering.apply import remove_straight_through
 from igonnx.model import Model, is_floating, own_tensor
 
 __all__ = [
@@ -117,6 +119,7 @@ def build_row_gradient(
     """Build the graph for `output` after `apply`, explained by the tensors `wrt` (names known to the model)."""
     copy = model.with_graph(model.clone())
     graph = copy.ir.graph
+    expand(copy.ir, [copy.find_tensor(name) for name in wrt], [copy.find_output(output)])
     target = copy.find_output(output)
     tensors = [copy.find_tensor(name) for name in wrt]
     _free_reserved_names(graph)
@@ -155,6 +158,7 @@ def build_row_gradient(
         if gradient is None:
             raise ModelError(f"{model.name}: no gradient reaches {name!r} from output {output!r}")
         graph.outputs.append(_output(op, gradient, f"gradient:{name}", source.shape))
+    remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)
     needed = _keep_needed_inputs(graph, fixed)
     return RowGradient(copy.ir, tuple(wrt), needed, dtype, fixed_rows)

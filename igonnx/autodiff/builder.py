@@ -82,6 +82,7 @@ class GraphBuilder:
         self.native = native
         self._scope = scope
         self._anchor: ir.Node | None = None
+        self._behind = False
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._shapes: dict[ir.Value, ir.Value] = {}
         self._taken = set(_names(model.graph))
@@ -97,7 +98,7 @@ class GraphBuilder:
         inner = GraphBuilder.__new__(GraphBuilder)
         inner.__dict__.update(self.__dict__)
         inner.graph = ir.Graph([], [], nodes=[], name=self.unique(name))
-        inner._anchor = None
+        inner._anchor, inner._behind = None, False
         inner._shapes = dict(self._shapes)  # what is computed inside cannot be used outside
         return inner
 
@@ -110,14 +111,34 @@ class GraphBuilder:
     @contextlib.contextmanager
     def before(self, node: ir.Node) -> Iterator[None]:
         """Put nodes in front of `node`, in whatever graph that is, as long as this lasts."""
-        outer, anchor, shapes = self.graph, self._anchor, self._shapes
-        self.graph, self._anchor = cast("ir.Graph", node.graph), node
+        with self._at(node, behind=False):
+            yield
+
+    @contextlib.contextmanager
+    def after(self, node: ir.Node) -> Iterator[None]:
+        """Put nodes behind `node`, one after the other, as long as this lasts."""
+        with self._at(node, behind=True):
+            yield
+
+    @contextlib.contextmanager
+    def _at(self, node: ir.Node, *, behind: bool) -> Iterator[None]:
+        outer = self.graph, self._anchor, self._behind, self._shapes
+        self.graph, self._anchor, self._behind = cast("ir.Graph", node.graph), node, behind
         # A shape computed further down is not there yet.
         self._shapes = {}
         try:
             yield
         finally:
-            self.graph, self._anchor, self._shapes = outer, anchor, shapes
+            self.graph, self._anchor, self._behind, self._shapes = outer
+
+    def _place(self, node: ir.Node) -> None:
+        if self._anchor is None:
+            self.graph.append(node)
+        elif self._behind:
+            self.graph.insert_after(self._anchor, node)
+            self._anchor = node
+        else:
+            self.graph.insert_before(self._anchor, node)
 
     # -- emission ----------------------------------------------------------------------------
 
@@ -151,10 +172,7 @@ class GraphBuilder:
             value.name = self.unique(f"{op_type}_{index}" if outputs > 1 else op_type)
             if dtype is not None:
                 value.type = ir.TensorType(dtype)
-        if self._anchor is None:
-            self.graph.append(node)
-        else:
-            self.graph.insert_before(self._anchor, node)
+        self._place(node)
         return node.outputs[0] if outputs == 1 else list(node.outputs)
 
     def unique(self, stem: str) -> str:

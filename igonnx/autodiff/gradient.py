@@ -9,9 +9,11 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.builder import GraphBuilder
+from igonnx.autodiff.expansion import expand
 from igonnx.autodiff.selection import tensors_to_explain
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import ModelError
+from igonnx.lowering.apply import remove_straight_through
 from igonnx.model import Model, ModelSource
 
 __all__ = ["gradient"]
@@ -44,6 +46,7 @@ def gradient(
     names = [value.name for value in tensors_to_explain(loaded, wrt, chosen)]
     copy = loaded.with_graph(loaded.clone())
     graph = copy.ir.graph
+    expand(copy.ir, [copy.find_tensor(name) for name in names], [copy.find_output(chosen.name)])
     target = copy.find_output(chosen.name)
     op = GraphBuilder(copy.ir, scope="gradient")
     cotangent = ir.val(f"cotangent_{target.name}", shape=target.shape, type=target.type)
@@ -53,10 +56,11 @@ def gradient(
     graph.inputs.append(cotangent)
     for source, result in zip(sources, results, strict=True):
         if result is None:
-            raise ModelError(f"no gradient reaches {source.name!r} from output {target.name!r}")
+            raise ModelError(f"no gradient reaches {source.name!r} from output {chosen.name!r}")
         named = op.Identity(result)
         named.name, named.shape, named.type = f"grad_{source.name}", source.shape, source.type
         graph.outputs.append(named)
+    remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)
     return ir.to_proto(copy.ir)
 

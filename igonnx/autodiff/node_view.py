@@ -11,7 +11,7 @@ import onnx_ir as ir
 from igonnx.autodiff.builder import GraphBuilder, rank
 from igonnx.errors import ModelError, UnsupportedOperatorError
 
-__all__ = ["NodeView", "captures", "operator_name", "subgraphs"]
+__all__ = ["NodeView", "captures", "captures_of", "operator_name", "subgraphs"]
 
 
 def operator_name(node: ir.Node) -> str:
@@ -103,13 +103,16 @@ def captures(node: ir.Node) -> list[ir.Value]:
     """What the bodies of `node` read from outside, each value once."""
     captured: dict[ir.Value, None] = {}
     for body in subgraphs(node).values():
-        _collect_captures(body, captured)
+        captured.update(dict.fromkeys(captures_of(body)))
     return list(captured)
 
 
-def _collect_captures(body: ir.Graph, captured: dict[ir.Value, None]) -> None:
+def captures_of(body: ir.Graph) -> list[ir.Value]:
+    """What `body` and the bodies in it read from outside, each value once."""
     inner = {*body.inputs, *body.initializers.values()}
     for node in body:
         inner.update(node.outputs)
     read = [value for node in body for value in [*node.inputs, *captures(node)]]
-    captured.update({v: None for v in [*read, *body.outputs] if v is not None and v not in inner})
+    return list(
+        dict.fromkeys(v for v in [*read, *body.outputs] if v is not None and v not in inner)
+    )

@@ -103,7 +103,8 @@ def elementwise(op_type: str, *partials: Partial | None, domain: str = "") -> No
                 gradients.append(None)
                 continue
             full = partial(v.op, v.g, *v.node.inputs, v.y)
-            gradients.append(unbroadcast(v.op, full, v.y, value))
+            alone = len(v.node.inputs) == 1  # then nothing is broadcast, and no rank need be known
+            gradients.append(full if alone else unbroadcast(v.op, full, v.y, value))
         return gradients
 
     rule(op_type, domain=domain)(backward)

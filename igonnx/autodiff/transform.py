@@ -101,16 +101,16 @@ def _backward(
     function = registry.find(node)
     if function is None:
         raise UnsupportedOperatorError(_no_rule_message(node, outputs, wrt))
+    inputs = list(node.inputs)  # a rule may put another node in the place of this one
     captured = tuple(value for value in captures(node) if value in reached)
-    wanted = tuple(value in reached for value in node.inputs)
+    wanted = tuple(value in reached for value in inputs)
     vjp = registry.Vjp(op, node, gradients, wanted, captured, differentiate)
     results = function(vjp)
     pairs = []
-    for value, gradient, asked in zip(node.inputs, results, wanted, strict=False):
+    for value, gradient, asked in zip(inputs, results, wanted, strict=False):
         if value is not None and gradient is not None and asked:
             pairs.append((value, gradient))
-    inputs = len(node.inputs)
-    for value, gradient in zip(captured, results[inputs:], strict=False):
+    for value, gradient in zip(captured, results[len(inputs) :], strict=False):
         if gradient is not None:
             pairs.append((value, gradient))
     return pairs

@@ -1,0 +1,179 @@
+"""Replacing nodes by their lowered form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from igonnx.autodiff.builder import GraphBuilder
+from igonnx.autodiff.node_view import NodeView, subgraphs
+from igonnx.errors import ModelError
+from igonnx.lowering import function_bodies, registry
+
+__all__ = ["PRIVATE_DOMAIN", "can_lower", "lower", "remove_straight_through"]
+
+# Operators that exist only while a graph is being transformed.
+PRIVATE_DOMAIN = "ai.igonnx.private"
+STRAIGHT_THROUGH = "StraightThrough"
+
+
+def can_lower(node: ir.Node, opset: int) -> bool:
+    """Whether `node` can be written in other operators: by a lowering here, or by its body in the standard."""
+    return registry.find(node) is not None or function_bodies.has_body(node, opset)
+
+
+def lower(
+    model: ir.Model,
+    nodes: Iterable[ir.Node],
+    select: Callable[[ir.Node], bool],
+    *,
+    straight_through: bool,
+    patient: bool = False,
+) -> bool:
+    """Replace those of `nodes`, of nodes in their bodies, and of what comes of them, that `select` picks; in place.
+
+    Values keep their names. With `straight_through`, a quantised node stays, and its lowered form hangs beside it: a
+    node StraightThrough(computed, lowered) joins the two, for the walk back to cross and `remove_straight_through` to
+    take out afterwards. Returns whether anything changed; shapes of new values are not inferred here.
+
+    Raises `ModelError` where a lowering has to know a shape that is unknown; a `patient` caller, who knows more after
+    inferring shapes again, has such nodes left as they are.
+    """
+    op = GraphBuilder(model, scope="lowered")
+    opset = model.opset_imports.get("", 0)
+    pending = _with_bodies(nodes)
+    changed = False
+    while chosen := [node for node in pending if select(node) and can_lower(node, opset)]:
+        known = set(model.graph.all_nodes())
+        for node in chosen:
+            try:
+                if registry.find(node) is not None:
+                    _apply(op, node, straight_through=straight_through)
+                    changed = True
+                else:
+                    changed |= _call_body(op, node, opset)
+            except ModelError:
+                if not patient:
+                    raise
+        if model.functions:
+            _inline_bodies(model)
+        pending = [node for node in model.graph.all_nodes() if node not in known]
+    return changed
+
+
+def remove_straight_through(model: ir.Model) -> None:
+    """Take out the nodes that `lower` put in, leaving what the model itself computes; in place."""
+    for node in list(model.graph.all_nodes()):
+        if node.domain == PRIVATE_DOMAIN and node.op_type == STRAIGHT_THROUGH:
+            computed, joined = cast("ir.Value", node.inputs[0]), node.outputs[0]
+            name = joined.name
+            joined.replace_all_uses_with(computed, replace_graph_outputs=True)
+            cast("ir.Graph", node.graph).remove(node, safe=True)
+            joined.name, computed.name = None, name
+    model.opset_imports.pop(PRIVATE_DOMAIN, None)
+
+
+def _with_bodies(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+    found: list[ir.Node] = []
+    for node in nodes:
+        found.append(node)
+        for body in subgraphs(node).values():
+            found += body.all_nodes()
+    return found
+
+
+def _apply(op: GraphBuilder, node: ir.Node, *, straight_through: bool) -> None:
+    rule = registry.find(node)
+    if rule is None:
+        return
+    keeps = straight_through and rule.straight_through
+    with op.before(node):
+        results = rule.function(NodeView(op, node))
+    if keeps:
+        _join(op, node, results)
+    else:
+        _replace(op, node, results)
+
+
+def _replace(op: GraphBuilder, node: ir.Node, results: Sequence[ir.Value | None]) -> None:
+    """Put `results` in the place of the outputs of `node`, under their names."""
+    taken: set[ir.Value] = set()
+    for old, new in zip(node.outputs, results, strict=False):
+        if new is None:
+            continue
+        if new in taken or new.producer() is None or new.name in _names_of_inputs(node):
+            with op.before(node):
+                new = op.Identity(new)
+        taken.add(new)
+        name, kind, shape = old.name, old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        old.name = None
+        new.name = name
+        new.type = kind if kind is not None else new.type
+        new.shape = shape if shape is not None else new.shape
+    cast("ir.Graph", node.graph).remove(node, safe=True)
+
+
+def _names_of_inputs(node: ir.Node) -> set[str | None]:
+    return {value.name for value in node.inputs if value is not None}
+
+
+def _join(op: GraphBuilder, node: ir.Node, results: Sequence[ir.Value | None]) -> None:
+    """Let consumers of `node` read StraightThrough(output, lowered output) instead."""
+    graph = cast("ir.Graph", node.graph)
+    op.model.opset_imports[PRIVATE_DOMAIN] = 1
+    for computed, lowered in zip(node.outputs, results, strict=False):
+        if lowered is None:
+            continue
+        joining = ir.Node(
+            PRIVATE_DOMAIN,
+            STRAIGHT_THROUGH,
+            [computed, lowered],
+            num_outputs=1,
+            name=op.unique(STRAIGHT_THROUGH),
+        )
+        joined = joining.outputs[0]
+        name = computed.name
+        computed.replace_all_uses_with(joined, replace_graph_outputs=True)
+        joining.replace_input_with(0, computed)
+        graph.insert_after(node, joining)
+        computed.name = op.unique(f"{name}_computed")
+        joined.name, joined.type, joined.shape = name, computed.type, computed.shape
+
+
+def _call_body(op: GraphBuilder, node: ir.Node, opset: int) -> bool:
+    """Turn `node` into a call of its body, which becomes a function of the model; False where it has none."""
+    function_bodies.fill_in_defaults(node, opset)
+    name = f"{node.op_type}_{len(op.model.functions)}"
+    body = function_bodies.body_of(node, opset, name)
+    if body is None:
+        return False
+    op.model.functions[body.identifier()] = body
+    op.model.opset_imports[function_bodies.DOMAIN] = 1
+    inputs = [*node.inputs, *[None] * (len(body.inputs) - len(node.inputs))]
+    call = ir.Node(
+        function_bodies.DOMAIN,
+        name,
+        inputs,
+        list(node.attributes.values()),
+        num_outputs=len(body.outputs),
+        name=op.unique(name),
+    )
+    graph = cast("ir.Graph", node.graph)
+    graph.insert_before(node, call)
+    for old, new in zip(node.outputs, call.outputs, strict=False):
+        label, new.type, new.shape = old.name, old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        old.name = None
+        new.name = label
+    graph.remove(node, safe=True)
+    return True
+
+
+def _inline_bodies(model: ir.Model) -> None:
+    passes.InlinePass()(model)
+    model.functions.clear()
+    model.opset_imports.pop(function_bodies.DOMAIN, None)

@@ -1,0 +1,49 @@
+"""Shapes behind operators that ONNX's inference does not know, learnt from what those operators mean."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from igonnx.lowering import registry
+from igonnx.lowering.apply import lower
+from igonnx.shape_inference import infer_shapes
+
+__all__ = ["infer_shapes_everywhere"]
+
+# Lowerings that need the shape of what they get wait for those in front of them.
+_ROUNDS = 64
+
+
+def infer_shapes_everywhere(model: ir.Model) -> None:
+    """Infer shapes and dtypes in place, also behind operators outside the standard that have a lowering."""
+    infer_shapes(model)
+    foreign = [node for node in model.graph.all_nodes() if _is_foreign(node)]
+    if not foreign:
+        return
+    twin = model.clone()
+    for _ in range(_ROUNDS):
+        if not lower(twin, list(twin.graph), _is_foreign, straight_through=False, patient=True):
+            break
+        infer_shapes(twin)
+    _copy_shapes(twin.graph, model.graph)
+
+
+def _is_foreign(node: ir.Node) -> bool:
+    return node.domain not in ("", "ai.onnx") and registry.find(node) is not None
+
+
+def _copy_shapes(source: ir.Graph, target: ir.Graph) -> None:
+    known: dict[str | None, ir.Value | None] = {}
+    for node in source.all_nodes():
+        for value in node.outputs:
+            # Bodies side by side may use a name twice: then it tells nothing.
+            known[value.name] = None if value.name in known else value
+    for node in target.all_nodes():
+        for value in node.outputs:
+            twin = known.get(value.name)
+            if twin is None:
+                continue
+            if value.shape is None and twin.shape is not None:
+                value.shape = twin.shape
+            if value.type is None:
+                value.type = twin.type
