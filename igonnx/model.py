@@ -14,17 +14,19 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from igonnx import upgrade
 from igonnx.autodiff.node_view import operator_name
 from igonnx.constant_folding import fold_constants
+from igonnx.constants import settle_constants
 from igonnx.errors import InputError, ModelError
-from igonnx.lifting import lift_constants
 from igonnx.lowering.shapes import infer_shapes_everywhere
+from igonnx.shape_inference import infer_shapes
 
 __all__ = ["MINIMUM_OPSET", "Model", "ModelSource", "TensorInfo"]
 
-# Below 17, axes and bounds are attributes here and inputs there, and scatters cannot add:
-# older models are brought up with ONNX's own version converter.
-MINIMUM_OPSET = 17
+# Below 17, axes and bounds are attributes here and inputs there, and scatters cannot add.
+MINIMUM_OPSET = upgrade.TARGET
+_PROTOBUF_LIMIT = 2**31 - 1  # bytes that protobuf can serialise
 _MINIMUM_IR_VERSION = 8  # the IR version that opset 17 came with
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | Model"
@@ -101,28 +103,34 @@ class Model:
         _own_constants(model)
         if folder is not None:
             ir.external_data.set_base_dir(model.graph, folder)
+        upgrade.unify_opsets(model, name)
         loaded = cls(model, name=name, folder=folder)
-        loaded._normalise(proto)
+        loaded._normalise()
         return loaded
 
-    def _normalise(self, proto: onnx.ModelProto) -> None:
-        if self.file_opset < MINIMUM_OPSET:
-            self.ir = ir.from_proto(_upgraded(proto, self.name))
-            if proto.ir_version < 4:
-                # Then, every initializer had to be listed as an input too; nobody meant to feed it.
-                passes.RemoveInitializersFromInputsPass()(self.ir)
-            self.ir.ir_version = max(proto.ir_version, _MINIMUM_IR_VERSION)
-            if self.folder is not None:
-                ir.external_data.set_base_dir(self.ir.graph, self.folder)
+    def _normalise(self) -> None:
+        if self.ir.ir_version < 4:
+            # Then, every initializer had to be listed as an input too; nobody meant to feed it.
+            passes.RemoveInitializersFromInputsPass()(self.ir)
+        self.ir.ir_version = max(self.ir.ir_version, _MINIMUM_IR_VERSION)
         if self.ir.functions:
             passes.InlinePass()(self.ir)
-        lift_constants(self.ir)
+        self._upgrade()
+        settle_constants(self.ir)
         _name_everything(self.ir.graph)
         fold_constants(self.ir.graph)
         infer_shapes_everywhere(self.ir)
         if fold_constants(self.ir.graph):
             # Shapes known only now were arithmetic's last missing piece.
             infer_shapes_everywhere(self.ir)
+
+    def _upgrade(self) -> None:
+        if self.opset >= MINIMUM_OPSET:
+            return
+        # Known ranks make shorter graphs. A Scan of opset 8 has a batch axis that inference does not expect.
+        if self.opset > 8 or not any(node.op_type == "Scan" for node in self.ir.graph.all_nodes()):
+            infer_shapes(self.ir)
+        upgrade.upgrade(self.ir, self.name)
 
     def with_graph(self, model: ir.Model) -> Model:
         """This model with another graph: its name, folder and statistics stay."""
@@ -270,7 +278,11 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
 def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
     try:
         # The path form reads external data where it lies and has no limit of 2 GB.
-        onnx.checker.check_model(proto if path is None else str(path))
+        if path is not None:
+            onnx.checker.check_model(str(path))
+        elif proto.ByteSize() < _PROTOBUF_LIMIT:
+            onnx.checker.check_model(proto)
+        # Else the checker, which serialises what is in memory, cannot see it.
     except (onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
         raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
 
@@ -286,17 +298,6 @@ def _refuse_maps(proto: onnx.ModelProto, name: str) -> None:
                 f"{name}: {value.name!r} is a map, as skl2onnx writes it by default: "
                 "re-export with options={'zipmap': False}"
             )
-
-
-def _upgraded(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    try:
-        return onnx.version_converter.convert_version(proto, MINIMUM_OPSET)
-    except (RuntimeError, ValueError) as error:
-        opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
-        raise ModelError(
-            f"{name}: cannot be upgraded from opset {opset} to {MINIMUM_OPSET} ({_first_line(error)}); "
-            f"re-export it at opset {MINIMUM_OPSET} or later"
-        ) from error
 
 
 def _own_constants(model: ir.Model) -> None:

@@ -18,6 +18,8 @@ def unbroadcast(
 
     Symbolic dimensions of the same name are equal. Where names do not settle it, the axes are found at run time.
     """
+    if source.shape is None or target.shape is None:
+        return _unbroadcast_unknown_ranks(op, gradient, source, target)
     lead = rank(source) - rank(target)
     pairs = list(zip(dims(source)[lead:], dims(target), strict=True))
     if all(a == b and a is not None for a, b in pairs) and lead == 0:
@@ -45,6 +47,17 @@ def _unbroadcast_at_run_time(
     total = op.ReduceSum(gradient, axes, keepdims=1, noop_with_empty_axes=1)
     total.shape = ir.Shape([None] * rank(source))
     return op.reshape_like(total, target)
+
+
+def _unbroadcast_unknown_ranks(
+    op: GraphBuilder, gradient: ir.Value, source: ir.Value, target: ir.Value
+) -> ir.Value:
+    full, shape = op.Shape(source), op.Shape(target)
+    lead = op.Sub(op.Shape(full), op.Shape(shape))
+    aligned = op.Concat(op.Expand(op.ints([1]), lead), shape, axis=0)
+    axes = op.Reshape(op.NonZero(op.Not(op.Equal(full, aligned))), [-1])
+    total = op.ReduceSum(gradient, axes, keepdims=1, noop_with_empty_axes=1)
+    return cast("ir.Value", op.Reshape(total, shape, allowzero=1))
 
 
 def broadcast_to(op: GraphBuilder, value: ir.Value, target: ir.Value) -> ir.Value:

@@ -108,6 +108,32 @@ class GraphBuilder:
         inner.graph = graph
         return inner
 
+    def lift_constants(self, body: ir.Graph) -> None:
+        """Move the initializers of `body` to the main graph, where every other graph sees them; in place."""
+        for name in list(body.initializers):
+            value = body.initializers[name]
+            if not value.is_graph_input() and not value.is_graph_output():
+                body.initializers.pop(name)
+                value.name = self.unique("constant")
+                self.model.graph.register_initializer(value)
+
+    def put_out(
+        self, value: ir.Value, kind: ir.TypeProtocol | None = None, shape: ir.Shape | None = None
+    ) -> None:
+        """Append `value` to the outputs of this graph; it may lie outside, or be an output already.
+
+        A copy is made only where that is needed: ONNX Runtime 1.31 loses a value which is copied to an output of a
+        body and multiplied by a matrix there ("Missing Input", from its fusion into Gemm).
+        """
+        producer = value.producer()
+        if producer is None or producer.graph is not self.graph or value in self.graph.outputs:
+            copy = self.Identity(value)
+            copy.type, copy.shape = value.type, value.shape
+            value = copy
+        value.type = value.type if kind is None else kind
+        value.shape = value.shape if shape is None else shape
+        self.graph.outputs.append(value)
+
     @contextlib.contextmanager
     def before(self, node: ir.Node) -> Iterator[None]:
         """Put nodes in front of `node`, in whatever graph that is, as long as this lasts."""

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from igonnx.autodiff import registry
 from igonnx.autodiff.transform import between
-from igonnx.lifting import lift_constants
+from igonnx.constant_folding import fold_constants
+from igonnx.constants import settle_constants
 from igonnx.lowering.apply import lower
 from igonnx.shape_inference import infer_shapes
 
@@ -23,8 +24,10 @@ def expand(model: ir.Model, sources: Iterable[ir.Value], outputs: Iterable[ir.Va
     """
     nodes = between(model.graph, sources, outputs)
     if lower(model, nodes, _needs_lowering, straight_through=True):
-        lift_constants(model)
+        settle_constants(model)
         infer_shapes(model)
+        if fold_constants(model.graph):
+            infer_shapes(model)
 
 
 def _needs_lowering(node: ir.Node) -> bool:

@@ -73,11 +73,11 @@ def expose_branch(
     exposed = {}
     for value in values:
         dtype = _tensor_dtype(v, value)
-        _append_output(v.op.within(branch), value)
+        v.op.within(branch).put_out(value)
         for other in others:
             inner = v.op.within(other)
             shape = [0] * len(value.shape if value.shape is not None else (0,))
-            _append_output(inner, inner.constant(np.zeros(shape, dtype=dtype.numpy())))
+            inner.put_out(inner.constant(np.zeros(shape, dtype=dtype.numpy())))
         # Not of the shape of `value`: what is empty may not be taken for a buffer of that size.
         unsure = None if value.shape is None else ir.Shape([None] * len(value.shape))
         exposed[value] = _new_output(v, value, unsure)
@@ -87,7 +87,7 @@ def expose_branch(
 def expose_stack(v: Vjp, body: ir.Graph, value: ir.Value) -> ir.Value:
     """Let a Scan or Loop put out what `value` is in each iteration, stacked along a first axis."""
     _tensor_dtype(v, value)
-    _append_output(v.op.within(body), value)
+    v.op.within(body).put_out(value)
     shape = None if value.shape is None else ir.Shape([None, *value.shape])
     return _new_output(v, value, shape)
 
@@ -155,12 +155,6 @@ def _tensor_dtype(v: Vjp, value: ir.Value) -> ir.DataType:
     if isinstance(value.type, ir.SequenceType | ir.OptionalType) or value.dtype is None:
         raise v.unsupported(f"a body whose way back needs {value.name!r}, which is no tensor")
     return value.dtype
-
-
-def _append_output(inner: GraphBuilder, value: ir.Value) -> None:
-    out = inner.Identity(value)
-    out.type, out.shape = value.type, value.shape
-    inner.graph.outputs.append(out)
 
 
 def _new_output(v: Vjp, like: ir.Value, shape: ir.Shape | None) -> ir.Value:

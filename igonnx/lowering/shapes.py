@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from igonnx.constants import settle_constants
 from igonnx.lowering import registry
 from igonnx.lowering.apply import lower
 from igonnx.shape_inference import infer_shapes
@@ -24,6 +25,7 @@ def infer_shapes_everywhere(model: ir.Model) -> None:
     for _ in range(_ROUNDS):
         if not lower(twin, list(twin.graph), _is_foreign, straight_through=False, patient=True):
             break
+        settle_constants(twin)
         infer_shapes(twin)
     _copy_shapes(twin.graph, model.graph)
 

@@ -158,7 +158,8 @@ def loop(v: Vjp) -> Gradients:
     substitute(inner.graph, stand_ins)
     inner.graph.inputs[:0] = [count, going]
     graph = back.closed()
-    graph.outputs.insert(0, inner.Identity(going))
+    going_on = inner.Identity(going)
+    graph.outputs.insert(0, going_on)
     trips = v.op.Squeeze(iterations, [0])
     results = _values(
         v.op.emit("Loop", trips, None, *back.initial, outputs=len(back.initial), body=graph)
@@ -225,13 +226,12 @@ class _Iteration:
 
     def closed(self) -> ir.Graph:
         """The body, with what it carries on as its first outputs."""
-        graph = self.inner.graph
-        carried = []
+        graph, others = self.inner.graph, list(self.inner.graph.outputs)
+        graph.outputs.clear()
         for value, like in zip(self._next, [*self._carried, *self._sums], strict=True):
-            named = self.inner.Identity(value)
-            named.type, named.shape = like.type, like.shape
-            carried.append(named)
-        graph.outputs[:0] = carried
+            self.inner.put_out(value, like.type, like.shape)
+        for value in others:
+            self.inner.put_out(value)
         return graph
 
     def of_inputs(self, results: Sequence[ir.Value]) -> list[ir.Value | None]:
@@ -259,6 +259,7 @@ def _walk(
     body: ir.Graph,
 ) -> list[ir.Value | None]:
     """Gradients of `wrt` through the nodes of `body`; a value that is put out twice gets the sum of what arrives."""
+    inner.lift_constants(body)
     cotangents: dict[ir.Value, ir.Value] = {}
     for value, gradient in arriving:
         known = cotangents.get(value)
@@ -268,9 +269,8 @@ def _walk(
 
 def _put_out(inner: GraphBuilder, gradient: ir.Value | None, value: ir.Value) -> None:
     """Append the gradient of `value`, or zeros, to the outputs of a body."""
-    named = inner.Identity(_zeros_like(inner, value) if gradient is None else gradient)
-    named.type = ir.TensorType(gradient_dtype(value))
-    inner.graph.outputs.append(named)
+    gradient = _zeros_like(inner, value) if gradient is None else gradient
+    inner.put_out(gradient, ir.TensorType(gradient_dtype(value)))
 
 
 def _zeros_like(op: GraphBuilder, value: ir.Value) -> ir.Value:
