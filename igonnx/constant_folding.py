@@ -73,16 +73,18 @@ _FOLDABLE = frozenset(
 )
 
 
-def fold_constants(graph: ir.Graph) -> bool:
+def fold_constants(graph: ir.Graph, *, batch_is_settled: bool = False) -> bool:
     """Replace nodes by their results where those are small integers or booleans that nothing can change; in place.
 
     Besides nodes of constants only, these are the Shapes of tensors of static shape, as long as the model takes any
     number of examples: a batch axis fixed by the export may still be freed, and must not get baked in. Outputs of
     the graph stay as they are. Returns whether anything was folded.
+
+    `batch_is_settled`: nobody is going to free it any more, so that every static shape is a constant.
     """
     folded = False
     opset = graph.opset_imports.get("", 1)
-    batch_is_free = not any(
+    batch_is_free = batch_is_settled or not any(
         value.shape is not None and len(value.shape) and isinstance(value.shape[0], int)
         for value in graph.inputs
         if value.name not in graph.initializers

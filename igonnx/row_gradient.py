@@ -119,7 +119,7 @@ def build_row_gradient(
     """Build the graph for `output` after `apply`, explained by the tensors `wrt` (names known to the model)."""
     copy = model.with_graph(model.clone())
     graph = copy.ir.graph
-    expand(copy.ir, [copy.find_tensor(name) for name in wrt], [copy.find_output(output)])
+    expand(copy.ir, wrt, output)
     target = copy.find_output(output)
     tensors = [copy.find_tensor(name) for name in wrt]
     _free_reserved_names(graph)

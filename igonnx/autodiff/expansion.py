@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -15,19 +15,33 @@ from igonnx.shape_inference import infer_shapes
 
 __all__ = ["expand"]
 
+_ROUNDS = 8  # an operator that stands for others which stand for others...
 
-def expand(model: ir.Model, sources: Iterable[ir.Value], outputs: Iterable[ir.Value]) -> None:
-    """Lower, in place, what lies between `sources` and `outputs`, has no rule, and is made of operators that have.
 
-    Names of tensors stay; find values again by name afterwards. Quantised operators go on computing what they do and
-    get a straight-through form beside them: `igonnx.lowering.apply.remove_straight_through` ends it.
+def expand(model: ir.Model, sources: Sequence[str], output: str) -> None:
+    """Lower, in place, what lies between `sources` and `output`, has no rule, and is made of operators that have.
+
+    Arithmetic on sizes that are fixed by now is done. Names of tensors stay; find values again by name. Quantised
+    operators go on computing what they do and get a straight-through form beside them:
+    `igonnx.lowering.apply.remove_straight_through` ends it.
     """
-    nodes = between(model.graph, sources, outputs)
-    if lower(model, nodes, _needs_lowering, straight_through=True):
+    if fold_constants(model.graph, batch_is_settled=True):
+        infer_shapes(model)
+    for _ in range(_ROUNDS):
+        values = {value.name: value for value in _values(model.graph)}
+        nodes = between(model.graph, [values[name] for name in sources], [values[output]])
+        if not lower(model, nodes, _needs_lowering, straight_through=True):
+            return
         settle_constants(model)
         infer_shapes(model)
-        if fold_constants(model.graph):
+        if fold_constants(model.graph, batch_is_settled=True):
             infer_shapes(model)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
 
 
 def _needs_lowering(node: ir.Node) -> bool:

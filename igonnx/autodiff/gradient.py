@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import onnx
 import onnx_ir as ir
@@ -43,14 +44,14 @@ def gradient(
     """
     loaded = Model.load(model)
     chosen = loaded.find_output(output)
-    names = [value.name for value in tensors_to_explain(loaded, wrt, chosen)]
+    names = [cast("str", value.name) for value in tensors_to_explain(loaded, wrt, chosen)]
     copy = loaded.with_graph(loaded.clone())
     graph = copy.ir.graph
-    expand(copy.ir, [copy.find_tensor(name) for name in names], [copy.find_output(chosen.name)])
+    expand(copy.ir, names, cast("str", chosen.name))
     target = copy.find_output(chosen.name)
     op = GraphBuilder(copy.ir, scope="gradient")
     cotangent = ir.val(f"cotangent_{target.name}", shape=target.shape, type=target.type)
-    sources = [copy.find_tensor(name) for name in names if name is not None]
+    sources = [copy.find_tensor(name) for name in names]
     results = differentiate(op, {target: cotangent}, sources)
     _refuse_taken_names(graph, [cotangent.name, *(f"grad_{name}" for name in names)])
     graph.inputs.append(cotangent)

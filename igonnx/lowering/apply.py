@@ -13,16 +13,11 @@ from igonnx.autodiff.node_view import NodeView, subgraphs
 from igonnx.errors import ModelError
 from igonnx.lowering import function_bodies, registry
 
-__all__ = ["PRIVATE_DOMAIN", "can_lower", "lower", "remove_straight_through"]
+__all__ = ["PRIVATE_DOMAIN", "lower", "remove_straight_through"]
 
 # Operators that exist only while a graph is being transformed.
 PRIVATE_DOMAIN = "ai.igonnx.private"
 STRAIGHT_THROUGH = "StraightThrough"
-
-
-def can_lower(node: ir.Node, opset: int) -> bool:
-    """Whether `node` can be written in other operators: by a lowering here, or by its body in the standard."""
-    return registry.find(node) is not None or function_bodies.has_body(node, opset)
 
 
 def lower(
@@ -33,34 +28,33 @@ def lower(
     straight_through: bool,
     patient: bool = False,
 ) -> bool:
-    """Replace those of `nodes`, of nodes in their bodies, and of what comes of them, that `select` picks; in place.
+    """Replace those of `nodes`, and of nodes in their bodies, that `select` picks, where that is possible; in place.
 
     Values keep their names. With `straight_through`, a quantised node stays, and its lowered form hangs beside it: a
     node StraightThrough(computed, lowered) joins the two, for the walk back to cross and `remove_straight_through` to
-    take out afterwards. Returns whether anything changed; shapes of new values are not inferred here.
+    take out afterwards. What comes of them may have to be lowered again, once its shapes are inferred. Returns whether
+    anything changed.
 
     Raises `ModelError` where a lowering has to know a shape that is unknown; a `patient` caller, who knows more after
     inferring shapes again, has such nodes left as they are.
     """
     op = GraphBuilder(model, scope="lowered")
     opset = model.opset_imports.get("", 0)
-    pending = _with_bodies(nodes)
     changed = False
-    while chosen := [node for node in pending if select(node) and can_lower(node, opset)]:
-        known = set(model.graph.all_nodes())
-        for node in chosen:
-            try:
-                if registry.find(node) is not None:
-                    _apply(op, node, straight_through=straight_through)
-                    changed = True
-                else:
-                    changed |= _call_body(op, node, opset)
-            except ModelError:
-                if not patient:
-                    raise
-        if model.functions:
-            _inline_bodies(model)
-        pending = [node for node in model.graph.all_nodes() if node not in known]
+    for node in _with_bodies(nodes):
+        if not select(node):
+            continue
+        try:
+            if registry.find(node) is not None:
+                _apply(op, node, straight_through=straight_through)
+                changed = True
+            else:
+                changed |= _call_body(op, node, opset)
+        except ModelError:
+            if not patient:
+                raise
+    if model.functions:
+        _inline_bodies(model)
     return changed
 
 
@@ -102,7 +96,7 @@ def _replace(op: GraphBuilder, node: ir.Node, results: Sequence[ir.Value | None]
     """Put `results` in the place of the outputs of `node`, under their names."""
     taken: set[ir.Value] = set()
     for old, new in zip(node.outputs, results, strict=False):
-        if new is None:
+        if new is None or not old.name:
             continue
         if new in taken or new.producer() is None or new.name in _names_of_inputs(node):
             with op.before(node):
@@ -146,6 +140,8 @@ def _join(op: GraphBuilder, node: ir.Node, results: Sequence[ir.Value | None]) -
 
 def _call_body(op: GraphBuilder, node: ir.Node, opset: int) -> bool:
     """Turn `node` into a call of its body, which becomes a function of the model; False where it has none."""
+    if not function_bodies.has_body(node, opset):
+        return False
     function_bodies.fill_in_defaults(node, opset)
     name = f"{node.op_type}_{len(op.model.functions)}"
     body = function_bodies.body_of(node, opset, name)
@@ -158,7 +154,7 @@ def _call_body(op: GraphBuilder, node: ir.Node, opset: int) -> bool:
         function_bodies.DOMAIN,
         name,
         inputs,
-        list(node.attributes.values()),
+        [value for key, value in node.attributes.items() if key in body.attributes],
         num_outputs=len(body.outputs),
         name=op.unique(name),
     )
@@ -168,7 +164,7 @@ def _call_body(op: GraphBuilder, node: ir.Node, opset: int) -> bool:
         label, new.type, new.shape = old.name, old.type, old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         old.name = None
-        new.name = label
+        new.name = label or op.unique(node.op_type)
     graph.remove(node, safe=True)
     return True
 

@@ -5,10 +5,12 @@ A body may depend on the node: on its attributes, and on the types of its inputs
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx
 import onnx_ir as ir
 
-__all__ = ["DOMAIN", "body_of", "has_body"]
+__all__ = ["DOMAIN", "body_of", "fill_in_defaults", "has_body"]
 
 # Where bodies live as functions of the model until they are inlined.
 DOMAIN = "ai.igonnx.body"
@@ -31,6 +33,11 @@ def body_of(node: ir.Node, opset: int, name: str) -> ir.Function | None:
     if proto is None:
         return None
     proto.domain, proto.name, proto.overload = DOMAIN, name, ""
+    _put_out_everything(proto)
+    # A body that depends on the node has the node's own bodies in it already.
+    graphs = [key for key, value in node.attributes.items() if value.type == ir.AttributeType.GRAPH]
+    for key in graphs:
+        proto.attribute.remove(key)
     function = ir.from_proto(proto)
     function.opset_imports[""] = opset
     return function
@@ -59,30 +66,57 @@ def _depends(schema: onnx.defs.OpSchema) -> bool:
     return bool(schema.has_context_dependent_function)
 
 
-def _version(versions: list[int], opset: int) -> int | None:
-    """The newest body that is valid at `opset`."""
-    return max((version for version in versions if version <= opset), default=None)
+def _put_out_everything(proto: onnx.FunctionProto) -> None:
+    """Give outputs that the node does not ask for, so that its body leaves them out, something to stand for them."""
+    made = {*proto.input, *(name for node in proto.node for name in node.output)}
+    for name in proto.output:
+        if name not in made:
+            proto.node.append(onnx.helper.make_node("Constant", [], [name], value_float=0.0))
+
+
+def _valid_body(
+    versions: list[int], opset: int, body_at: Callable[[int], bytes]
+) -> onnx.FunctionProto | None:
+    """The newest body valid at `opset`; a newer one where its operators are the same at `opset`."""
+    older = [version for version in versions if version <= opset]
+    version = max(older) if older else min(versions, default=None)
+    data = None if version is None else body_at(version)
+    if not data or version is None:
+        return None
+    proto = onnx.FunctionProto.FromString(data)
+    return proto if version <= opset or _means_the_same(proto, version, opset) else None
+
+
+def _means_the_same(proto: onnx.FunctionProto, version: int, opset: int) -> bool:
+    for node in proto.node:
+        try:
+            old, new = (
+                onnx.defs.get_schema(node.op_type, at, node.domain) for at in (opset, version)
+            )
+        except onnx.defs.SchemaError:
+            return False
+        if old.since_version != new.since_version:
+            return False
+    return True
 
 
 def _fixed_body(schema: onnx.defs.OpSchema, opset: int) -> onnx.FunctionProto | None:
-    if not schema.has_function:
-        return None
-    version = _version(list(schema.function_opset_versions), opset)
-    data = None if version is None else schema.get_function_with_opset_version(version)
-    return onnx.FunctionProto.FromString(data) if data else None
+    versions = list(schema.function_opset_versions) if schema.has_function else []
+    return _valid_body(versions, opset, schema.get_function_with_opset_version)
 
 
 def _context_dependent_body(
     schema: onnx.defs.OpSchema, node: ir.Node, opset: int
 ) -> onnx.FunctionProto | None:
-    version = _version(list(schema.context_dependent_function_opset_versions), opset)
-    if version is None:
-        return None
     types = [_type_of(value).SerializeToString() for value in node.inputs]
-    data = schema.get_context_dependent_function_with_opset_version(
-        version, ir.to_proto(node).SerializeToString(), types
+    written = ir.to_proto(node).SerializeToString()
+    return _valid_body(
+        list(schema.context_dependent_function_opset_versions),
+        opset,
+        lambda version: schema.get_context_dependent_function_with_opset_version(
+            version, written, types
+        ),
     )
-    return onnx.FunctionProto.FromString(data) if data else None
 
 
 def _type_of(value: ir.Value | None) -> onnx.TypeProto:

@@ -73,7 +73,8 @@ def scan(v: Vjp) -> Gradients:
         _put_out(back.inner, gradient, body.inputs[states + i])
 
     graph = back.inner.graph
-    kept = residuals_of(graph, body)
+    # One value at least: it is by their number that the way back knows how often to go.
+    kept = residuals_of(graph, body) or ([] if read else [body.inputs[states]])
     stacks = [expose_stack(v, body, value) for value in kept]
     _extend_scan_outputs(v, len(kept))
     stand_ins = [placeholder(v.op, value) for value in kept]
