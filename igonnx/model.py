@@ -16,6 +16,7 @@ import onnx_ir.passes.common as passes
 
 from igonnx import upgrade
 from igonnx.autodiff.node_view import operator_name
+from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
 from igonnx.constants import settle_constants
 from igonnx.errors import InputError, ModelError
@@ -117,11 +118,13 @@ class Model:
             passes.InlinePass()(self.ir)
         self._upgrade()
         settle_constants(self.ir)
+        inline_settled_branches(self.ir)
         _name_everything(self.ir.graph)
         fold_constants(self.ir.graph)
         infer_shapes_everywhere(self.ir)
         if fold_constants(self.ir.graph):
             # Shapes known only now were arithmetic's last missing piece.
+            inline_settled_branches(self.ir)
             infer_shapes_everywhere(self.ir)
 
     def _upgrade(self) -> None:

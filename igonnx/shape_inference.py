@@ -18,6 +18,9 @@ from igonnx.autodiff.node_view import subgraphs
 
 __all__ = ["infer_shapes"]
 
+_MAKES_SEQUENCE = frozenset(
+    ["SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"]
+)
 _ROUNDS = 8  # a guess per loop, its correction, and as much again for a loop within a loop
 
 
@@ -42,6 +45,10 @@ def _infer(model: ir.Model) -> None:
         passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     finally:
         logger.setLevel(level)
+    for node in model.graph.all_nodes():
+        # Of a sequence without known shapes, the pass keeps the type of its elements only.
+        if node.op_type in _MAKES_SEQUENCE and isinstance(node.outputs[0].type, ir.TensorType):
+            node.outputs[0].type = ir.SequenceType(node.outputs[0].type)
 
 
 def _settle(graph: ir.Graph, guessed: set[ir.Value]) -> bool:

@@ -38,7 +38,7 @@ _BOOLEAN = frozenset(
         "IsInf",
     ]
 )
-_INT64 = frozenset(["Shape", "Size", "NonZero", "ArgMax", "ArgMin"])
+_INT64 = frozenset(["Shape", "Size", "NonZero", "ArgMax", "ArgMin", "SequenceLength"])
 _TYPED_BY_SECOND = frozenset(["Where"])
 
 

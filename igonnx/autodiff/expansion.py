@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from igonnx.autodiff import registry
 from igonnx.autodiff.transform import between
+from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
 from igonnx.constants import settle_constants
 from igonnx.lowering.apply import lower
@@ -33,6 +34,7 @@ def expand(model: ir.Model, sources: Sequence[str], output: str) -> None:
         if not lower(model, nodes, _needs_lowering, straight_through=True):
             return
         settle_constants(model)
+        inline_settled_branches(model)
         infer_shapes(model)
         if fold_constants(model.graph, batch_is_settled=True):
             infer_shapes(model)

@@ -11,12 +11,14 @@ import onnx_ir as ir
 from igonnx.autodiff.builder import GraphBuilder
 from igonnx.autodiff.node_view import captures_of
 from igonnx.autodiff.registry import Vjp
+from igonnx.autodiff.sequences import is_sequence
 
 __all__ = [
     "expose_branch",
     "expose_sequences",
     "expose_stack",
     "gradient_dtype",
+    "gradient_type",
     "is_real_tensor",
     "keeps_its_shape",
     "placeholder",
@@ -39,6 +41,12 @@ def gradient_dtype(value: ir.Value) -> ir.DataType:
     return value.dtype if value.dtype in _REAL else ir.DataType.FLOAT
 
 
+def gradient_type(value: ir.Value) -> ir.TypeProtocol:
+    """The type of the gradient of `value`, a tensor or a sequence of tensors."""
+    tensor = ir.TensorType(gradient_dtype(value))
+    return ir.SequenceType(tensor) if is_sequence(value) else tensor
+
+
 def placeholder(
     op: GraphBuilder,
     like: ir.Value,
@@ -47,7 +55,9 @@ def placeholder(
     shape: Sequence[int] | None = None,
 ) -> ir.Value:
     """An input of a body that stands for a tensor like `like`."""
-    kind = ir.TensorType(dtype or like.dtype or ir.DataType.FLOAT)
+    kind: ir.TypeProtocol = ir.TensorType(dtype or like.dtype or ir.DataType.FLOAT)
+    if is_sequence(like):
+        kind = ir.SequenceType(kind)
     name = op.unique(f"{(like.name or 'value').rsplit('/', 1)[-1]}_given")
     return ir.val(name, type=kind, shape=like.shape if shape is None else ir.Shape(shape))
 

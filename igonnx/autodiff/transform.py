@@ -1,11 +1,13 @@
 """The reverse walk: who needs a gradient, in which order, and how contributions add up.
 
 Besides floating tensors, codes carry gradients: the integers that quantised networks compute with stand for real
-numbers. The gradient of an integer tensor is the one by those numbers, a float32 tensor.
+numbers. The gradient of an integer tensor is the one by those numbers, a float32 tensor. Rounding a real number to a
+code has slope one then (it goes straight through); asked not to, the walk takes its slope for what it is, zero.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
@@ -14,7 +16,8 @@ import onnx_ir as ir
 
 from igonnx.autodiff import registry
 from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import captures, operator_name
+from igonnx.autodiff.node_view import captures, operator_name, subgraphs
+from igonnx.autodiff.sequences import add_sequences, is_sequence
 from igonnx.errors import ModelError, UnsupportedOperatorError
 
 __all__ = ["between", "differentiable_sources", "differentiate"]
@@ -25,17 +28,21 @@ def differentiate(
     cotangents: Mapping[ir.Value, ir.Value],
     wrt: Sequence[ir.Value],
     nodes: Sequence[ir.Node] | None = None,
+    *,
+    straight_through: bool = True,
 ) -> list[ir.Value | None]:
     """Append the backward pass through `nodes`, by default those of the graph of `op`, to that graph.
 
     `cotangents` maps outputs to the gradients that enter there (same shape and dtype). Returns, per value of `wrt`,
-    its gradient (same shape and dtype), or None where no differentiable path leads from it to an output.
+    its gradient (same shape and dtype), or None where no differentiable path leads from it to an output. Without
+    `straight_through` nothing passes the operators that round to codes.
 
     Raises `UnsupportedOperatorError` when a gradient would have to cross an operator without a rule.
     """
     nodes = list(op.graph) if nodes is None else nodes
-    reached = _reached_values(nodes, wrt)
+    reached = _reached_values(nodes, wrt, straight_through)
     active = _active_nodes(nodes, reached, cotangents)
+    walk = functools.partial(differentiate, straight_through=straight_through)
     unknown = next((n for n in reversed(nodes) if n in active and registry.find(n) is None), None)
     contributions: dict[ir.Value, list[ir.Value]] = {
         value: [cotangent] for value, cotangent in cotangents.items()
@@ -45,7 +52,7 @@ def differentiate(
             continue
         gradients = tuple(_accumulate(op, contributions, value) for value in node.outputs)
         try:
-            pairs = _backward(op, node, gradients, reached, cotangents, wrt)
+            pairs = _backward(op, node, gradients, reached, cotangents, wrt, walk)
         except ModelError as error:
             if unknown is None or isinstance(error, UnsupportedOperatorError):
                 raise
@@ -58,12 +65,16 @@ def differentiate(
 
 
 def differentiable_sources(
-    graph: ir.Graph, output: ir.Value, candidates: Iterable[ir.Value]
+    graph: ir.Graph,
+    output: ir.Value,
+    candidates: Iterable[ir.Value],
+    *,
+    straight_through: bool = True,
 ) -> list[ir.Value]:
     """Those of `candidates` from which a differentiable path leads to `output`."""
     candidates = list(candidates)
     nodes = list(graph)
-    reached = _reached_values(nodes, candidates)
+    reached = _reached_values(nodes, candidates, straight_through)
     carried: set[ir.Value] = {output}
     for node in reversed(nodes):
         if any(value in carried for value in node.outputs) and _passes_gradients(node):
@@ -96,15 +107,17 @@ def _backward(
     reached: set[ir.Value],
     outputs: Iterable[ir.Value],
     wrt: Sequence[ir.Value],
+    walk: registry.Differentiate,
 ) -> list[tuple[ir.Value, ir.Value]]:
     """The (value, gradient) pairs that `node`'s rule returns, for its inputs and what its bodies read outside."""
     function = registry.find(node)
     if function is None:
         raise UnsupportedOperatorError(_no_rule_message(node, outputs, wrt))
+    _refuse_integer_arithmetic(node, gradients)
     inputs = list(node.inputs)  # a rule may put another node in the place of this one
     captured = tuple(value for value in captures(node) if value in reached)
     wanted = tuple(value in reached for value in inputs)
-    vjp = registry.Vjp(op, node, gradients, wanted, captured, differentiate)
+    vjp = registry.Vjp(op, node, gradients, wanted, captured, walk)
     results = function(vjp)
     pairs = []
     for value, gradient, asked in zip(inputs, results, wanted, strict=False):
@@ -114,6 +127,18 @@ def _backward(
         if gradient is not None:
             pairs.append((value, gradient))
     return pairs
+
+
+def _refuse_integer_arithmetic(node: ir.Node, gradients: Sequence[ir.Value | None]) -> None:
+    """Raise where a gradient arrives at codes made from codes by an operator whose rule is for real numbers."""
+    if registry.encodes(node) or registry.moves_codes(node):
+        return
+    for value, gradient in zip(node.outputs, gradients, strict=True):
+        if gradient is not None and registry.is_code(value) and value.producer() is not None:
+            raise UnsupportedOperatorError(
+                f"operator {operator_name(node)} (node {node.name!r}): no gradient through integer arithmetic on the "
+                f"codes of a quantised network (tensor {value.name!r})"
+            )
 
 
 def _annotate(gradient: ir.Value, value: ir.Value) -> None:
@@ -131,22 +156,39 @@ def _accumulate(
     if not terms:
         return None
     if len(terms) > 1:
-        total = cast("ir.Value", op.Add(*terms) if len(terms) == 2 else op.Sum(*terms))
+        total = _sum(op, terms)
         _annotate(total, value)
         contributions[value] = terms = [total]
     return terms[0]
 
 
-def _reached_values(nodes: Sequence[ir.Node], wrt: Sequence[ir.Value]) -> set[ir.Value]:
-    """Values that depend differentiably on `wrt`."""
+def _sum(op: GraphBuilder, terms: Sequence[ir.Value]) -> ir.Value:
+    if any(is_sequence(term) for term in terms):
+        return functools.reduce(functools.partial(add_sequences, op), terms)
+    return cast("ir.Value", op.Add(*terms) if len(terms) == 2 else op.Sum(*terms))
+
+
+def _reached_values(
+    nodes: Sequence[ir.Node], wrt: Sequence[ir.Value], straight_through: bool
+) -> set[ir.Value]:
+    """Values that depend differentiably on `wrt`.
+
+    What is computed from codes counts as codes: an operator that makes something else of them is refused on the way
+    back, rather than its share left out.
+    """
     reached = set(wrt)
     for node in nodes:
-        if _passes_gradients(node) and any(value in reached for value in _uses(node)):
-            codes = registry.encodes(node) or (
-                registry.moves_codes(node)
-                and any(value in reached and registry.is_code(value) for value in node.inputs)
-            )
-            reached.update(value for value in node.outputs if _may_carry(value, codes))
+        if not _passes_gradients(node) or not any(value in reached for value in _uses(node)):
+            continue
+        rounds = registry.encodes(node)
+        if rounds and not straight_through:
+            continue
+        codes = rounds or (
+            not subgraphs(node)
+            and any(value in reached and registry.is_code(value) for value in node.inputs)
+        )
+        outputs = registry.carrying_outputs(node)
+        reached.update(value for value in outputs if _may_carry(value, codes))
     return reached
 
 

@@ -21,12 +21,14 @@ from igonnx.autodiff.residuals import (
     expose_sequences,
     expose_stack,
     gradient_dtype,
+    gradient_type,
     is_real_tensor,
     keeps_its_shape,
     placeholder,
     residuals_of,
     substitute,
 )
+from igonnx.autodiff.sequences import add_sequences, is_sequence, zero_sequence
 
 
 @rule("If")
@@ -49,7 +51,7 @@ def if_(v: Vjp) -> Gradients:
         substitute(graph, expose_branch(v, kept, branches[name], others))
     results = _values(v.op.emit("If", v.input(0), outputs=len(v.captured), **backward))
     for value, gradient in zip(v.captured, results, strict=True):
-        gradient.type = ir.TensorType(gradient_dtype(value))
+        gradient.type = gradient_type(value)
     return [*[None] * len(v.node.inputs), *results]
 
 
@@ -192,10 +194,9 @@ class _Iteration:
     ) -> None:
         self._v, self._skipped = v, skipped
         self.inner = v.op.nested("backward")
-        self._states = [i for i, value in enumerate(entering) if is_real_tensor(value)]
-        for i, gradient in enumerate(gradients):
-            if gradient is not None and i not in self._states:
-                raise v.unsupported("what it carries in a sequence")
+        self._states = [
+            i for i, value in enumerate(entering) if is_real_tensor(value) or is_sequence(value)
+        ]
         self._entering = [entering[i] for i in self._states]
         self._leaving = [leaving[i] for i in self._states]
         self._carried = [placeholder(v.op, value) for value in self._entering]
@@ -222,7 +223,7 @@ class _Iteration:
         for value, gradient in zip(self._entering, found[:states], strict=True):
             self._next.append(_zeros_like(inner, value) if gradient is None else gradient)
         for total, gradient in zip(self._sums, found[states:], strict=False):
-            self._next.append(total if gradient is None else inner.Add(total, gradient))
+            self._next.append(total if gradient is None else _added(inner, total, gradient))
         return found[states + len(v.captured) :]
 
     def closed(self) -> ir.Graph:
@@ -239,7 +240,7 @@ class _Iteration:
         """Gradients of the node's inputs: what is carried out of its first iteration."""
         gradients: list[ir.Value | None] = [None] * len(self._v.node.inputs)
         for i, value, gradient in zip(self._states, self._entering, results, strict=False):
-            gradient.type = ir.TensorType(gradient_dtype(value))
+            gradient.type = gradient_type(value)
             gradients[self._skipped + i] = gradient
         return gradients
 
@@ -248,7 +249,7 @@ class _Iteration:
         states = len(self._states)
         sums = list(results[states : states + len(self._v.captured)])
         for value, gradient in zip(self._v.captured, sums, strict=True):
-            gradient.type = ir.TensorType(gradient_dtype(value))
+            gradient.type = gradient_type(value)
         return sums
 
 
@@ -264,17 +265,23 @@ def _walk(
     cotangents: dict[ir.Value, ir.Value] = {}
     for value, gradient in arriving:
         known = cotangents.get(value)
-        cotangents[value] = gradient if known is None else inner.Add(known, gradient)
+        cotangents[value] = gradient if known is None else _added(inner, known, gradient)
     return v.walk(inner, cotangents, wrt, list(body))
 
 
 def _put_out(inner: GraphBuilder, gradient: ir.Value | None, value: ir.Value) -> None:
     """Append the gradient of `value`, or zeros, to the outputs of a body."""
     gradient = _zeros_like(inner, value) if gradient is None else gradient
-    inner.put_out(gradient, ir.TensorType(gradient_dtype(value)))
+    inner.put_out(gradient, gradient_type(value))
+
+
+def _added(op: GraphBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    return add_sequences(op, a, b) if is_sequence(a) else op.Add(a, b)
 
 
 def _zeros_like(op: GraphBuilder, value: ir.Value) -> ir.Value:
+    if is_sequence(value):
+        return zero_sequence(op, value)
     zeros = op.zeros(op.shape(value), gradient_dtype(value))
     zeros.shape = value.shape
     return zeros
