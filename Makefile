@@ -1,14 +1,17 @@
 # make demo    explain four photos on EfficientNet-Lite0; pictures and a page go to demo/
 # make test    run the tests
-# make parity  compare with PyTorch and Captum (installs PyTorch's CPU build)
+# make parity  compare with PyTorch and Captum (installs PyTorch's CPU build), and with onnxruntime-training
 # make lint    formatting, style and types
-# Each creates the virtual environment it needs; PYTHON chooses the interpreter (3.11 or later).
+# Each creates the virtual environment it needs; PYTHON chooses the interpreter (3.11 or later; onnxruntime-training
+# ends at 3.12).
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY_VENV ?= .venv-parity
 PARITY_BIN := $(PARITY_VENV)/bin
+TRAINING_VENV ?= .venv-training
+TRAINING_BIN := $(TRAINING_VENV)/bin
 JOBS ?= 2
 
 # What the compiled extension is made from: a change there reinstalls the package.
@@ -20,10 +23,11 @@ demo: $(VENV)/installed
 	$(BIN)/igonnx demo -o demo
 
 test: $(VENV)/installed
-	$(BIN)/pytest -n $(JOBS) --ignore=tests/parity
+	$(BIN)/pytest -n $(JOBS) --ignore=tests/parity --ignore=tests/training
 
-parity: $(PARITY_VENV)/installed
+parity: $(PARITY_VENV)/installed $(TRAINING_VENV)/installed
 	$(PARITY_BIN)/pytest tests/parity
+	$(TRAINING_BIN)/pytest tests/training
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
@@ -40,7 +44,7 @@ wheel: $(VENV)/installed
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist demo $(VENV) $(PARITY_VENV)
+	rm -rf build dist demo $(VENV) $(PARITY_VENV) $(TRAINING_VENV)
 
 $(VENV)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
@@ -53,4 +57,11 @@ $(PARITY_VENV)/installed: $(SOURCES)
 	$(PARITY_BIN)/python -m pip install --quiet --upgrade pip
 	$(PARITY_BIN)/python -m pip install --quiet torch==2.13.0
 	$(PARITY_BIN)/python -m pip install --quiet --editable '.[parity]'
+	touch $@
+
+# onnxruntime-training takes the place of onnxruntime: it cannot share a virtual environment with it.
+$(TRAINING_VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(TRAINING_VENV)
+	$(TRAINING_BIN)/python -m pip install --quiet --upgrade pip
+	$(TRAINING_BIN)/python -m pip install --quiet --editable '.[training]' 'pytest>=8.2'
 	touch $@

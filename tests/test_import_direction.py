@@ -20,6 +20,7 @@ PACKAGE = Path(igonnx.__file__).parent
 # not import each other, except within one package.
 FLOORS = [
     ["errors", "_core", "constant_folding"],
+    ["upgrade"],
     ["model"],
     ["autodiff.builder"],
     ["autodiff.broadcasting"],
@@ -27,7 +28,7 @@ FLOORS = [
     ["autodiff.rules"],
     ["autodiff.transform"],
     ["autodiff.selection"],
-    ["autodiff.gradient", "simplification"],
+    ["autodiff.gradient", "autodiff.ort_training", "simplification"],
     ["engine.plan", "engine.runtime", "engine"],
     ["engine.forward", "engine.reference", "engine.native"],
     ["row_gradient"],
@@ -44,14 +45,14 @@ FLOORS = [
     ["__main__"],
 ]
 
-# A package outside and the only room that may import it.
+# A package outside and the only rooms that may import it.
 ROOMS = {
-    "onnxruntime": "engine",
-    "matplotlib": "visual",
-    "mpl_toolkits": "visual",
-    "typer": "cli",
-    "rich": "cli",
-    "torch": None,
+    "onnxruntime": ["engine", "autodiff.ort_training"],
+    "matplotlib": ["visual"],
+    "mpl_toolkits": ["visual"],
+    "typer": ["cli"],
+    "rich": ["cli"],
+    "torch": [],
 }
 
 
@@ -147,7 +148,7 @@ def test_heavy_packages_stay_in_their_rooms(module: str) -> None:
     for imported, line in _imports(ast.parse(SOURCES[module].read_text())):
         top = imported.split(".")[0]
         if top in ROOMS:
-            assert module.split(".")[0] == ROOMS[top], (
+            assert any(f"{module}.".startswith(f"{room}.") for room in ROOMS[top]), (
                 f"{SOURCES[module].name}:{line} imports {imported}"
             )
 

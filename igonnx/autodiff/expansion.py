@@ -11,7 +11,7 @@ from igonnx.autodiff.transform import between
 from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
 from igonnx.constants import settle_constants
-from igonnx.lowering.apply import lower
+from igonnx.lowering.apply import has_straight_through, lower
 from igonnx.shape_inference import infer_shapes
 
 __all__ = ["expand"]
@@ -47,4 +47,8 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _needs_lowering(node: ir.Node) -> bool:
-    return registry.find(node) is None and not registry.is_nondifferentiable(node)
+    return (
+        registry.find(node) is None
+        and not registry.is_nondifferentiable(node)
+        and not has_straight_through(node)
+    )

@@ -11,7 +11,7 @@ import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.builder import GraphBuilder
 from igonnx.autodiff.expansion import expand
-from igonnx.autodiff.selection import tensors_to_explain
+from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH, tensors_to_explain
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import ModelError
 from igonnx.lowering.apply import remove_straight_through
@@ -21,7 +21,11 @@ __all__ = ["gradient"]
 
 
 def gradient(
-    model: ModelSource, *, wrt: Sequence[str] | str | None = None, output: str | None = None
+    model: ModelSource,
+    *,
+    wrt: Sequence[str] | str | None = None,
+    output: str | None = None,
+    straight_through: bool = True,
 ) -> onnx.ModelProto:
     """Build the reverse-mode gradient of `output` with respect to the tensors `wrt`, as plain ONNX.
 
@@ -35,6 +39,9 @@ def gradient(
         wrt: graph inputs or floating intermediate tensors; default: every floating input that has a path to the output,
             or for a model fed with integers its embedding.
         output: name; default: the first floating output.
+        straight_through: gradients go straight through the rounding of quantised operators, with slope one inside the
+            range of the codes and zero outside, as through torch.fake_quantize; False: rounding has its own slope,
+            zero, and nothing passes.
 
     Raises:
         ModelError: the model cannot be read, or no differentiable path exists.
@@ -44,7 +51,10 @@ def gradient(
     """
     loaded = Model.load(model)
     chosen = loaded.find_output(output)
-    names = [cast("str", value.name) for value in tensors_to_explain(loaded, wrt, chosen)]
+    names = [
+        cast("str", value.name)
+        for value in tensors_to_explain(loaded, wrt, chosen, straight_through=straight_through)
+    ]
     copy = loaded.with_graph(loaded.clone())
     graph = copy.ir.graph
     expand(copy.ir, names, cast("str", chosen.name))
@@ -52,12 +62,15 @@ def gradient(
     op = GraphBuilder(copy.ir, scope="gradient")
     cotangent = ir.val(f"cotangent_{target.name}", shape=target.shape, type=target.type)
     sources = [copy.find_tensor(name) for name in names]
-    results = differentiate(op, {target: cotangent}, sources)
+    results = differentiate(op, {target: cotangent}, sources, straight_through=straight_through)
     _refuse_taken_names(graph, [cotangent.name, *(f"grad_{name}" for name in names)])
     graph.inputs.append(cotangent)
     for source, result in zip(sources, results, strict=True):
         if result is None:
-            raise ModelError(f"no gradient reaches {source.name!r} from output {chosen.name!r}")
+            reason = "" if straight_through else NOT_STRAIGHT_THROUGH
+            raise ModelError(
+                f"no gradient reaches {source.name!r} from output {chosen.name!r}{reason}"
+            )
         named = op.Identity(result)
         named.name, named.shape, named.type = f"grad_{source.name}", source.shape, source.type
         graph.outputs.append(named)

@@ -18,6 +18,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.selection import tensors_to_explain
+from igonnx.autodiff.transform import differentiable_sources
 from igonnx.errors import EngineError, ModelError, UnsupportedOperatorError
 from igonnx.model import Model, ModelSource
 
@@ -56,7 +57,7 @@ def gradient(
     copy = loaded.with_graph(loaded.clone())
     _refuse_taken_names(copy.ir.graph, target, names)
     _mend(copy.ir.graph)
-    _refuse_known_mistakes(copy)
+    _refuse_known_mistakes(copy, target, names)
     # Left without a loss of its own, the builder starts from this name: as an input it is the cotangent.
     seed = copy.find_output(target)
     copy.ir.graph.inputs.append(ir.val(f"{target}_grad", shape=seed.shape, type=seed.type))
@@ -169,10 +170,20 @@ def _separate_repeated_inputs(graph: ir.Graph, node: ir.Node) -> None:
             node.replace_input_with(index, copied.outputs[0])
 
 
-def _refuse_known_mistakes(model: Model) -> None:
+def _refuse_known_mistakes(model: Model, output: str, names: Sequence[str]) -> None:
     """Refuse what the builder takes and differentiates wrongly, or what makes its runtime crash (found by testing)."""
-    for node in model.ir.graph:
-        reason = _known_mistake(node) if node.domain in ("", "ai.onnx") else ""
+    nodes = list(model.ir.graph)
+    reached = {model.find_tensor(name) for name in names}
+    computed = [value for node in nodes for value in node.outputs]
+    carried = set(
+        differentiable_sources(model.ir.graph, model.find_output(output), [*reached, *computed])
+    )
+    for node in nodes:
+        wanted = [value for value in node.inputs if value in reached and value in carried]
+        if not wanted:
+            continue
+        reached.update(node.outputs)
+        reason = _known_mistake(node, wanted) if node.domain in ("", "ai.onnx") else ""
         if reason:
             raise UnsupportedOperatorError(
                 f"{model.name}: onnxruntime-training has a wrong gradient for {node.op_type} (node {node.name!r}) "
@@ -180,35 +191,49 @@ def _refuse_known_mistakes(model: Model) -> None:
             )
 
 
-def _known_mistake(node: ir.Node) -> str:
-    """What about `node` the builder overlooks, or an empty string."""
+def _known_mistake(node: ir.Node, wanted: Sequence[ir.Value | None]) -> str:
+    """What about `node` the builder overlooks, if the gradients of the inputs `wanted` cross it; or an empty string."""
     same = node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
     dilated = any(d != 1 for d in node.attributes.get_ints("dilations", ()))
+    axes = _axes(node.inputs[0] if node.inputs else None)
     match node.op_type:
         case "Conv" if same:
             return "auto_pad SAME"
+        case "Conv" if len(axes) == 5 and node.attributes.get_int("group", 1) > 1:
+            return "groups and three spatial axes"
         case "Gelu" if node.attributes.get_string("approximate", "none") != "none":
             return "approximate"
-        case "Where" if len({_axes(value) for value in node.inputs}) > 1 or None in _axes(
-            node.inputs[0]
-        ):
+        case "Where" if any(_is_widened(value, node.inputs) for value in wanted):
             return "broadcasting"
         case "Split" if not all(value.uses() or value.is_graph_output() for value in node.outputs):
             return "an output that nobody uses"
         case "MaxPool" | "AveragePool" if node.attributes.get_int("ceil_mode", 0):
             return "ceil_mode"
-        # Its kernel takes the shape of the gradient from the file.
-        case "MaxPool" if not all(isinstance(axis, int) for axis in _axes(node.inputs[0])[1:]):
+        case "MaxPool" if node.attributes.get_int("storage_order", 0):
+            return "storage_order"
+        # Its kernel takes the shape of the gradient, but for the batch axis, from the file: others are overrun.
+        case "MaxPool" | "AveragePool" if not all(isinstance(axis, int) for axis in axes[1:]):
             return "an image whose size is not fixed in the model"
-        case "AveragePool" if same or dilated or len(_axes(node.inputs[0])) == 5:
+        case "AveragePool" if same or dilated or len(axes) == 5:
             return "auto_pad SAME, dilations or three spatial axes"
     return ""
 
 
+def _is_widened(value: ir.Value | None, others: Sequence[ir.Value | None]) -> bool:
+    """Whether broadcasting with `others` repeats `value` along an axis, or may do so."""
+    own = _axes(value)[::-1]
+    for other in others:
+        axes = _axes(other)[::-1]
+        pairs = zip(own, axes, strict=False)
+        if len(axes) > len(own) or any(b != 1 and (a != b or a is None) for a, b in pairs):
+            return True
+    return False
+
+
 def _axes(value: ir.Value | None) -> tuple[int | str | None, ...]:
-    """Size, symbol or None per axis; (None,) where not even the rank is known."""
+    """Size, symbol or None per axis; two unknown ones where not even the rank is known."""
     if value is None or value.shape is None:
-        return (None,)
+        return (None, None)
     return tuple(axis if isinstance(axis, int) else axis.value for axis in value.shape)
 
 

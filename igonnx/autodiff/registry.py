@@ -22,6 +22,7 @@ from igonnx.errors import ModelError
 __all__ = [
     "Rule",
     "Vjp",
+    "carrying_outputs",
     "coverage",
     "elementwise",
     "encoder",
@@ -47,7 +48,7 @@ Differentiate: TypeAlias = Callable[
 
 _rules: dict[tuple[str, str], Rule] = {}
 _nondifferentiable: set[tuple[str, str]] = set()
-_encoders: set[tuple[str, str]] = set()
+_encoders: dict[tuple[str, str], int | None] = {}
 _movers: set[tuple[str, str]] = set()
 
 
@@ -117,9 +118,12 @@ def nondifferentiable(*op_types: str, domain: str = "") -> None:
         _nondifferentiable.add((domain, op_type))
 
 
-def encoder(*op_types: str, domain: str = "") -> None:
-    """Declare operators whose integer outputs are codes: they stand for real numbers, and carry gradients."""
-    _encoders.update((domain, op_type) for op_type in op_types)
+def encoder(*op_types: str, domain: str = "", outputs: int | None = None) -> None:
+    """Declare operators whose integer outputs are codes: they stand for real numbers, and carry gradients.
+
+    `outputs` counts the first outputs that do so; those behind them (scales found at run time) count as constants.
+    """
+    _encoders.update({(domain, op_type): outputs for op_type in op_types})
 
 
 def mover(*op_types: str, domain: str = "") -> None:
@@ -131,6 +135,12 @@ def encodes(node: ir.Node) -> bool:
     """Whether integer outputs of `node` are codes."""
     _load()
     return _key(node) in _encoders
+
+
+def carrying_outputs(node: ir.Node) -> Sequence[ir.Value]:
+    """The outputs of `node` that may carry a gradient."""
+    _load()
+    return node.outputs[: _encoders.get(_key(node))]
 
 
 def moves_codes(node: ir.Node) -> bool:

@@ -11,20 +11,28 @@ from igonnx.autodiff.transform import differentiable_sources
 from igonnx.errors import InputError, ModelError
 from igonnx.model import Model, dtype_name, is_floating
 
-__all__ = ["tensors_per_example", "tensors_to_explain"]
+__all__ = ["NOT_STRAIGHT_THROUGH", "tensors_per_example", "tensors_to_explain"]
+
+# What an error about a missing path adds when the caller has asked for it.
+NOT_STRAIGHT_THROUGH = "; with straight_through=False rounding to codes has none, so nothing passes quantised operators"
 
 
 def tensors_to_explain(
-    model: Model, names: Sequence[str] | str | None, output: ir.Value
+    model: Model,
+    names: Sequence[str] | str | None,
+    output: ir.Value,
+    *,
+    straight_through: bool = True,
 ) -> list[ir.Value]:
     """The tensors called `names`, or by default every floating input with a differentiable path to `output`.
 
     Where a model is fed with integers only, the default is the embedding looked up with them, or else the first
-    floating tensor computed from them that has a path. Raises `InputError` for unknown or integer tensors and
+    floating tensor computed from them that has a path. Without `straight_through` no path leads through an operator
+    that rounds to codes. Raises `InputError` for unknown or integer tensors and
     `ModelError` where no path leads to `output`.
     """
     if names is None:
-        return _default(model, output)
+        return _default(model, output, straight_through)
     if not isinstance(names, str | Sequence):
         raise InputError(f"wrt is {names!r}; expected a tensor's name or a list of names")
     chosen = [names] if isinstance(names, str) else list(names)
@@ -35,10 +43,12 @@ def tensors_to_explain(
         raise InputError(f"wrt names a tensor twice: {chosen}")
     for value in values:
         _require_explainable(model, value, output)
-    connected = set(differentiable_sources(model.ir.graph, output, values))
+    connected = set(
+        differentiable_sources(model.ir.graph, output, values, straight_through=straight_through)
+    )
     for value in values:
         if value not in connected:
-            raise _no_path(model, value.name, output)
+            raise _no_path(model, value.name, output, straight_through)
     return values
 
 
@@ -54,19 +64,22 @@ def tensors_per_example(model: Model, tensors: Sequence[ir.Value]) -> list[ir.Va
     return kept or list(tensors)
 
 
-def _default(model: Model, output: ir.Value) -> list[ir.Value]:
+def _default(model: Model, output: ir.Value, straight_through: bool) -> list[ir.Value]:
     graph = model.ir.graph
     floating = [value for value in model.input_values if is_floating(value)]
-    connected = differentiable_sources(graph, output, floating)
+    connected = differentiable_sources(graph, output, floating, straight_through=straight_through)
     if connected:
         return connected
     if floating:
-        raise _no_path(model, floating[0].name, output)
+        raise _no_path(model, floating[0].name, output, straight_through)
     dependent = _dependent_on(graph, model.input_values)
     computed = [value for node in graph for value in node.outputs if value in dependent]
-    candidates = differentiable_sources(graph, output, filter(is_floating, computed))
+    candidates = differentiable_sources(
+        graph, output, filter(is_floating, computed), straight_through=straight_through
+    )
     if not candidates:
-        raise _no_path(model, ", ".join(info.name for info in model.inputs), output)
+        names = ", ".join(info.name for info in model.inputs)
+        raise _no_path(model, names, output, straight_through)
     return ([value for value in candidates if _is_embedding(value)] or candidates)[:1]
 
 
@@ -85,10 +98,14 @@ def _require_explainable(model: Model, value: ir.Value, output: ir.Value) -> Non
         )
 
 
-def _no_path(model: Model, source: str | None, output: ir.Value) -> ModelError:
+def _no_path(
+    model: Model, source: str | None, output: ir.Value, straight_through: bool
+) -> ModelError:
+    reason = "every path crosses an operator without a derivative, or there is none"
+    if not straight_through:
+        reason += NOT_STRAIGHT_THROUGH
     return ModelError(
-        f"{model.name}: no differentiable path from {source!r} to output {output.name!r}: "
-        "every path crosses an operator without a derivative, or there is none"
+        f"{model.name}: no differentiable path from {source!r} to output {output.name!r}: {reason}"
     )
 
 

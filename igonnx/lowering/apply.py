@@ -13,7 +13,7 @@ from igonnx.autodiff.node_view import NodeView, subgraphs
 from igonnx.errors import ModelError
 from igonnx.lowering import function_bodies, registry
 
-__all__ = ["PRIVATE_DOMAIN", "lower", "remove_straight_through"]
+__all__ = ["PRIVATE_DOMAIN", "has_straight_through", "lower", "remove_straight_through"]
 
 # Operators that exist only while a graph is being transformed.
 PRIVATE_DOMAIN = "ai.igonnx.private"
@@ -68,6 +68,15 @@ def remove_straight_through(model: ir.Model) -> None:
             cast("ir.Graph", node.graph).remove(node, safe=True)
             joined.name, computed.name = None, name
     model.opset_imports.pop(PRIVATE_DOMAIN, None)
+
+
+def has_straight_through(node: ir.Node) -> bool:
+    """Whether the lowered form of `node` hangs beside it already."""
+    return any(
+        use.node.domain == PRIVATE_DOMAIN and use.node.op_type == STRAIGHT_THROUGH and use.idx == 0
+        for value in node.outputs
+        for use in value.uses()
+    )
 
 
 def _with_bodies(nodes: Iterable[ir.Node]) -> list[ir.Node]:

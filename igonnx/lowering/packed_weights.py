@@ -56,8 +56,10 @@ def block_weights(n: NodeView) -> ir.Value:
         scale, zero_point = (_grouped(op, value, group) for value in (scale, zero_point))
         return cast("ir.Value", op.Mul(op.Sub(codes, zero_point), scale))
     codes = op.Reshape(codes, [rows, blocks, block])
-    wide = [value if value.shape is not None and len(value.shape) == 0 else op.Unsqueeze(value, [2])
-            for value in (scale, zero_point)]
+    wide = [
+        value if value.shape is not None and len(value.shape) == 0 else op.Unsqueeze(value, [2])
+        for value in (scale, zero_point)
+    ]
     weight = op.Reshape(op.Mul(op.Sub(codes, wide[1]), wide[0]), [rows, blocks * block])
     if blocks * block > columns:
         weight = op.Slice(weight, [0], [columns], [1])
@@ -94,7 +96,9 @@ def four_bit_weights(n: NodeView) -> ir.Value:
     rows, columns = int(n.attribute("N")), int(n.attribute("K"))
     table = np.array(_NORMAL_FLOAT if n.attribute("quant_type") == 1 else _FLOAT4, np.float32)
     codes = op.Slice(unpacked(op, op.Reshape(n.input(1), [-1]), 4), [1], [-3], [1], [-1])
-    flat = op.Gather(op.constant(table), op.Cast(op.Reshape(codes, [-1]), to=int(ir.DataType.INT64)))
+    flat = op.Gather(
+        op.constant(table), op.Cast(op.Reshape(codes, [-1]), to=int(ir.DataType.INT64))
+    )
     count = rows * columns
     largest = op.Unsqueeze(op.Cast(n.input(2), to=int(_FLOAT)), [1])
     shares = op.Reshape(op.Expand(largest, [1, block]), [-1])

@@ -24,13 +24,13 @@ def real(n: NodeView, code: int, *, axis: int | None = None) -> ir.Value:
     return n.op.cast(value, _FLOAT)
 
 
-def encoded(n: NodeView, value: ir.Value, scale: int, *, like: int = 0) -> ir.Value:
+def encoded(n: NodeView, value: ir.Value, scale: int, *, like: int = 0, **given: int) -> ir.Value:
     """`value` rounded to codes; inputs `scale` and the one behind it say how. Without a zero point: as input `like`."""
     zero_point = n.optional_input(scale + 1)
     if zero_point is None:
         zero_point = n.op.constant(np.zeros((), dtype_of(n.input(like)).numpy()))
     by = n.input(scale)
-    codes = n.op.QuantizeLinear(n.op.cast(value, by.dtype or _FLOAT), by, zero_point)
+    codes = n.op.QuantizeLinear(n.op.cast(value, by.dtype or _FLOAT), by, zero_point, **given)
     codes.type = None if zero_point.dtype is None else ir.TensorType(zero_point.dtype)
     return cast("ir.Value", codes)
 

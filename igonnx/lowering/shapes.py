@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 
 from igonnx.constants import settle_constants
@@ -31,7 +32,8 @@ def infer_shapes_everywhere(model: ir.Model) -> None:
 
 
 def _is_foreign(node: ir.Node) -> bool:
-    return node.domain not in ("", "ai.onnx") and registry.find(node) is not None
+    standard = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type)
+    return not standard and registry.find(node) is not None
 
 
 def _copy_shapes(source: ir.Graph, target: ir.Graph) -> None:

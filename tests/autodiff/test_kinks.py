@@ -14,7 +14,14 @@ from igonnx.errors import ModelError, UnsupportedOperatorError
 
 
 def node_model(
-    operator, inputs, outputs=1, *, constants=(), dtype=TensorProto.FLOAT, rank=None, **attributes
+    operator,
+    inputs,
+    outputs=1,
+    *,
+    constants=(),
+    dtype=TensorProto.FLOAT,
+    rank=None,
+    **attributes,
 ):
     """A model of one node called "n": `inputs` are arrays or (dtype, shape) pairs, `constants` their positions."""
     names, declared, stored = [], [], []
@@ -167,63 +174,172 @@ def test_half_precision():
         np.testing.assert_allclose(gradient, expected, rtol=5e-3)
 
 
-_X = f32(np.ones([1, 2, 4, 4]))
-_W = f32(np.ones([2, 2, 3, 3]))
-_C = f32(np.ones(2))
+def test_training_mode_of_dropout_is_refused():
+    x, ratio = f32(np.ones([2, 3])), f32(0.5)
+    model = node_model("Dropout", [x, ratio, np.array(True)], constants=(1, 2))
+    with pytest.raises(ModelError, match="Dropout in training mode") as caught:
+        igonnx.gradient(model, wrt=["x0"])
+    assert "operator Dropout (node 'n')" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    # Nothing is random about dropping nothing, nor about a ratio that inference ignores.
+    for inputs in ([x, f32(0), np.array(True)], [x, ratio, np.array(False)], [x, ratio], [x]):
+        model = node_model("Dropout", inputs, constants=(1, 2))
+        np.testing.assert_array_equal(pull_back(model, ["x0"], x0=x)[0], np.ones([2, 3]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_dropout_whose_mode_and_ratio_are_fed(dtype):
+    x = np.ones([40, 5], dtype)
+    element = helper.np_dtype_to_tensor_dtype(x.dtype)
+    model = node_model("Dropout", [x, f32(0.75), np.array(True)], dtype=element)
+    runtime = session(igonnx.gradient(model, wrt=["x0"]))
+    for training, ratio in ((False, 0.75), (True, 0.0), (True, 0.75)):
+        feeds = {"x0": x, "x1": f32(ratio), "x2": np.array(training), "cotangent_y": x}
+        y, gradient = runtime.run(["y", "grad_x0"], feeds)
+        # Of what is linear in ones, the slope is the output.
+        np.testing.assert_allclose(gradient, y)
+        assert np.any(y == 0) == (training and ratio > 0)
+    without_ratio = node_model("Dropout", [x, None, np.array(False)], dtype=element)
+    gradient = pull_back(without_ratio, ["x0"], x0=x, x2=np.array(False))[0]
+    np.testing.assert_array_equal(gradient, x)
+
+
+@pytest.mark.parametrize("operator", ["AveragePool", "LpPool", "Conv"])
+@pytest.mark.parametrize("size", [6, None])
+def test_negative_same_padding_is_refused(operator, size):
+    given = {"kernel_shape": [1], "strides": [3], "auto_pad": "SAME_UPPER"}
+    inputs = [(TensorProto.FLOAT, [1, 1, size]), f32([[[1]]])][: 2 if operator == "Conv" else 1]
+    with pytest.raises(ModelError, match="padding is negative"):
+        igonnx.gradient(node_model(operator, inputs, constants=(1,), **given))
+    # A last element that no window meets is no trouble: there is nothing in front.
+    given["strides"] = [2]
+    model = node_model(operator, inputs, constants=(1,), **given)
+    x = f32([[[1, 2, 3, 4, 5, 6]]])
+    np.testing.assert_array_equal(pull_back(model, ["x0"], x0=x)[0], [[[1, 0, 1, 0, 1, 0]]])
+
+
+@pytest.mark.parametrize("operator", ["AveragePool", "LpPool"])
+def test_same_padding_of_dilated_windows_is_refused(operator):
+    given = {"kernel_shape": [2], "dilations": [2], "auto_pad": "SAME_UPPER"}
+    model = node_model(operator, [f32(np.ones([1, 1, 5]))], **given)
+    with pytest.raises(ModelError, match="SAME padding of dilated windows"):
+        igonnx.gradient(model)
 
 
 @pytest.mark.parametrize(
-    ("operator", "inputs", "wrt", "attributes", "what"),
+    ("bounds", "to_x", "to_lower", "to_upper"),
     [
-        ("Conv", [_X, _W], ["x1"], {}, "the weights of Conv"),
-        ("Conv", [_X, (TensorProto.FLOAT, [None] * 4)], ["x0"], {}, "weights of unknown shape"),
-        ("ConvTranspose", [_X, _W], ["x1"], {}, "the weights or bias of ConvTranspose"),
-        ("ConvTranspose", [_X, _W], ["x0"], {"auto_pad": "SAME_UPPER"}, "auto_pad"),
-        ("Clip", [_X, f32(0)], ["x1"], {}, "the bounds of Clip"),
-        (
-            "BatchNormalization",
-            [_X, _C, _C, _C, _C],
-            ["x1"],
-            {},
-            "the parameters of BatchNormalization",
-        ),
-        ("MaxPool", [_X], ["x0"], {"kernel_shape": [2, 2], "storage_order": 1}, "column-major"),
-        (
-            "AveragePool",
-            [(TensorProto.FLOAT, [None] * 4)],
-            ["x0"],
-            {"kernel_shape": [2, 2]},
-            "an unknown number of channels",
-        ),
+        ((-1, 1), [0, 1, 1, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1]),
+        ((0, 0), [0, 0, 1, 0, 0], [0] * 5, [0, 0, 0, 1, 1]),
+        ((1, -1), [0] * 5, [0] * 5, [1] * 5),
     ],
 )
-def test_forms_without_a_gradient_are_refused_by_name(operator, inputs, wrt, attributes, what):
-    with pytest.raises(ModelError) as caught:
-        igonnx.gradient(node_model(operator, inputs, **attributes), wrt=wrt)
-    message = str(caught.value)
-    assert what in message
-    assert f"operator {operator} (node 'n')" in message
-    assert "\n" not in message
+def test_bounds_of_clip_as_torch_clamp(bounds, to_x, to_lower, to_upper):
+    x, lower, upper = f32([-2, -1, 0, 1, 2]), *map(f32, bounds)
+    for index in range(5):
+        one = x[index : index + 1]
+        model = node_model("Clip", [one, lower, upper])
+        gradients = pull_back(model, ["x0", "x1", "x2"], x0=one, x1=lower, x2=upper)
+        expected = [to_x[index]], to_lower[index], to_upper[index]
+        for gradient, slope in zip(gradients, expected, strict=True):
+            np.testing.assert_array_equal(gradient, slope)
 
 
-def test_training_mode_is_refused():
-    dropout = [_X, f32(0.5), np.array(True)]
-    with pytest.raises(ModelError, match="Dropout in training mode"):
-        igonnx.gradient(node_model("Dropout", dropout, constants=(1, 2)), wrt=["x0"])
-    model = node_model("BatchNormalization", [_X, _C, _C, _C, _C], 3, training_mode=1)
-    with pytest.raises(ModelError, match="BatchNormalization in training mode"):
-        igonnx.gradient(model, wrt=["x0"])
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("operator", "attributes"),
+    [
+        ("LpPool", {"kernel_shape": [2], "strides": [2]}),
+        ("LpNormalization", {"axis": -1}),
+        ("GlobalLpPool", {}),
+    ],
+)
+def test_norms_of_zeros_in_pooling_have_slope_zero(operator, attributes, p):
+    p = min(p, 2) if operator == "LpNormalization" else p
+    x = f32(np.zeros([1, 2, 4]))
+    model = node_model(operator, [x], p=p, **attributes)
+    np.testing.assert_array_equal(pull_back(model, ["x0"], x0=x)[0], x)
 
 
-def test_mean_of_layer_normalization_is_refused():
-    model = node_model("LayerNormalization", [f32(np.ones([2, 3])), f32(np.ones(3))], 3)
-    model.graph.output.append(helper.make_tensor_value_info("y1", TensorProto.FLOAT, [2, 1]))
-    igonnx.gradient(model, output="y")
-    with pytest.raises(ModelError, match="LayerNormalization"):
-        igonnx.gradient(model, output="y1")
+def test_masked_softmax_is_finite():
+    """Entries of minus infinity have no weight and pass nothing on, however they came about."""
+    scores, shift = f32([[1, 2, 3], [4, 5, 6]]), f32([[0, -np.inf, 0], [-np.inf, -np.inf, 0]])
+    for operator, other in (("Add", shift), ("Where", None)):
+        if operator == "Add":
+            names, stored = ["x", "shift"], [numpy_helper.from_array(other, "shift")]
+        else:
+            names = ["keep", "x", "low"]
+            stored = [
+                numpy_helper.from_array(shift == 0, "keep"),
+                numpy_helper.from_array(f32(-np.inf), "low"),
+            ]
+        nodes = [
+            helper.make_node(operator, names, ["masked"]),
+            helper.make_node("Softmax", ["masked"], ["p"], axis=-1),
+            helper.make_node("Mul", ["p", "p"], ["y"]),
+        ]
+        x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 3]) for n in "xy")
+        model = wrap(helper.make_graph(nodes, "masked", [x], [y], stored), 17)
+        (gradient,) = pull_back(model, ["x"], x=scores)
+        p = 1 / (1 + np.exp(2))
+        slope = 2 * p * (1 - p) * (2 * p - 1)
+        np.testing.assert_allclose(gradient, [[slope, 0, -slope], [0, 0, 0]], atol=1e-6)
+
+
+def test_softmax_of_rows_masked_throughout():
+    """Where the model replaces what is not a number, nothing depends on it."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[2,2] x, float[2,2] mask) => (float[2,2] y)
+        <float zero = {0.0}> {
+            masked = Add(x, mask)
+            p = Softmax <axis = -1> (masked)
+            nothing = IsNaN(p)
+            y = Where(nothing, zero, p)
+        }"""
+    )
+    x, mask = f32([[0, 0], [0, 0]]), f32([[-np.inf, -np.inf], [0, 0]])
+    runtime = session(igonnx.gradient(model, wrt=["x"]))
+    feeds = {"x": x, "mask": mask, "cotangent_y": f32([[1, 2], [1, 2]])}
+    (gradient,) = runtime.run(["grad_x"], feeds)
+    np.testing.assert_allclose(gradient, [[0, 0], [-0.25, 0.25]])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    ("operator", "attributes", "slopes"),
+    [
+        ("Softplus", {}, [0, 1]),
+        ("Mish", {}, [0, 1]),
+        ("Gelu", {}, [0, 1]),
+        ("Gelu", {"approximate": "tanh"}, [0, 1]),
+        ("Sigmoid", {}, [0, 0]),
+        ("Tanh", {}, [0, 0]),
+        ("Softsign", {}, [0, 0]),
+        ("Elu", {}, [0, 1]),
+        ("HardSwish", {}, [0, 1]),
+    ],
+)
+def test_far_out_activations_are_flat_or_straight(operator, attributes, slopes, dtype):
+    x = np.array([-1, 1], dtype) * dtype(np.finfo(dtype).max / 2)
+    element = helper.np_dtype_to_tensor_dtype(x.dtype)
+    model = node_model(operator, [x], dtype=element, **attributes)
+    np.testing.assert_allclose(pull_back(model, ["x0"], x0=x)[0], slopes, atol=1e-7)
+
+
+def test_batch_normalization_passes_gradients_to_its_statistics():
+    """Not zero, as other gradient builders have it."""
+    x, scale, shift, mean, variance = f32([[1], [3]]), f32([2]), f32([0]), f32([1]), f32([3])
+    model = node_model("BatchNormalization", [x, scale, shift, mean, variance], epsilon=1.0)
+    feeds = {f"x{i}": array for i, array in enumerate((x, scale, shift, mean, variance))}
+    gradients = pull_back(model, list(feeds), **feeds)
+    # y = (x - mean) scale / 2
+    for gradient, expected in zip(gradients, ([[1], [1]], [1], [2], [-2], [-0.25]), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
 def test_operator_without_a_rule():
-    model = node_model("Det", [f32(np.eye(2)[None])], rank=1)
-    with pytest.raises(UnsupportedOperatorError, match="Det"):
+    model = node_model("Relu", [f32([[1.0]])])
+    model.graph.node[0].domain = "elsewhere"
+    model.opset_import.append(helper.make_opsetid("elsewhere", 1))
+    with pytest.raises(UnsupportedOperatorError, match="elsewhere::Relu"):
         igonnx.gradient(model)

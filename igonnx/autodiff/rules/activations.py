@@ -30,13 +30,19 @@ elementwise("Softplus", lambda op, g, x, y: op.Mul(g, op.Sigmoid(x)))
 
 @rule("Clip")
 def clip(v: Vjp) -> Gradients:
-    """Clip: inside the bounds. At a bound itself 1 as torch.clamp, but 0 for Clip(0, 6) as torch.nn.ReLU6."""
-    if any(v.wanted[1:]):
-        raise v.unsupported("the bounds of Clip")
+    """Clip: by x inside the bounds, by a bound where it holds; as torch.clamp, also for bounds in the wrong order.
+
+    At a bound itself the slope by x is 1, but for Clip(0, 6) it is 0 as for torch.nn.ReLU6.
+    """
+    to_x = _clipped(v) if v.wanted[0] else None
+    return [to_x, *(_by_bounds(v) if any(v.wanted[1:]) else [None, None])]
+
+
+def _clipped(v: Vjp) -> ir.Value:
     op, x = v.op, v.x
     lower, upper = (_bound(v, 1), _bound(v, 2))
     if lower == 0.0 and upper == 6.0:
-        return [pass_between(op, v.g, v.y, 0.0, 6.0)]
+        return pass_between(op, v.g, v.y, 0.0, 6.0)
     conditions = [
         comparison(x, bound)
         for comparison, bound in (
@@ -46,9 +52,28 @@ def clip(v: Vjp) -> Gradients:
         if bound is not None
     ]
     if not conditions:
-        return [v.g]
+        return v.g
     inside = conditions[0] if len(conditions) == 1 else op.And(*conditions)
-    return [op.Where(inside, v.g, op.scalar(0.0, x))]
+    return op.Where(inside, v.g, op.scalar(0.0, x))  # type: ignore[no-any-return]
+
+
+def _by_bounds(v: Vjp) -> list[ir.Value | None]:
+    """The lower bound gets g where x lies below it, unless the upper one is no greater and holds instead."""
+    op, x, zero = v.op, v.x, v.op.scalar(0.0, v.x)
+    lower, upper = v.optional_input(1), v.optional_input(2)
+    wanted = [*v.wanted[1:], False]
+    to_lower = to_upper = None
+    if lower is not None and wanted[0]:
+        below = op.Less(x, lower)
+        if upper is not None:
+            below = op.And(below, op.Less(lower, upper))
+        to_lower = unbroadcast(op, op.Where(below, v.g, zero), v.y, lower)
+    if upper is not None and wanted[1]:
+        above = op.Greater(x, upper)
+        if lower is not None:
+            above = op.Or(above, op.Greater(lower, upper))
+        to_upper = unbroadcast(op, op.Where(above, v.g, zero), v.y, upper)
+    return [to_lower, to_upper]
 
 
 def _bound(v: Vjp, index: int) -> float | None:
@@ -133,7 +158,8 @@ def hard_swish(v: Vjp) -> Gradients:
 def softsign(v: Vjp) -> Gradients:
     """Softsign, x / (1 + abs x): slope 1 / (1 + abs x)^2."""
     denominator = v.op.Add(v.op.Abs(v.x), 1.0)
-    return [v.op.Div(v.g, v.op.Mul(denominator, denominator))]
+    # One after the other: the square leaves the range of half precision early.
+    return [v.op.Div(v.op.Div(v.g, denominator), denominator)]
 
 
 @rule("Mish")
@@ -155,6 +181,8 @@ def gelu(v: Vjp) -> Gradients:
         return [op.Mul(v.g, op.Add(cdf, op.Mul(x, pdf)))]
     # y = x (1 + t) / 2 with t = tanh(c (x + a x^3)); dt/dx = (1 - t^2) c (1 + 3 a x^2)
     c, a = math.sqrt(2 / math.pi), 0.044715
+    # Beyond 10 the slope is 0 or 1 to the last digit; held there, no power of x leaves the range of the type.
+    x = op.Clip(x, op.scalar(-10.0, x), op.scalar(10.0, x))
     square = op.Mul(x, x)
     t = op.Tanh(op.Mul(op.Mul(x, op.Add(op.Mul(square, a), 1.0)), c))
     inner = op.Mul(op.Add(op.Mul(square, 3 * a), 1.0), c)
@@ -165,10 +193,24 @@ def gelu(v: Vjp) -> Gradients:
 @rule("Softmax")
 def softmax(v: Vjp) -> Gradients:
     """Softmax along an axis: y (g - sum of g y)."""
-    op, axis = v.op, v.attribute("axis", -1)
-    weighted = op.Mul(v.g, v.y)
+    op, axis, y = v.op, v.attribute("axis", -1), v.y
+    if _is_replaced_in_places(y):
+        # Rows of minus infinity alone give NaN; where the model puts something else, no gradient arrives.
+        unused = op.And(op.IsNaN(y), op.Equal(v.g, op.scalar(0.0, y)))
+        y = op.Where(unused, op.scalar(0.0, y), y)
+    weighted = op.Mul(v.g, y)
     total = op.ReduceSum(weighted, [axis], keepdims=1)
-    return [op.Sub(weighted, op.Mul(v.y, total))]
+    return [op.Sub(weighted, op.Mul(y, total))]
+
+
+def _is_replaced_in_places(value: ir.Value) -> bool:
+    """Whether a Where chooses between `value` and something else, as behind a softmax over rows masked throughout."""
+    for user in value.consumers():
+        if user.op_type in ("Cast", "Identity") and _is_replaced_in_places(user.outputs[0]):
+            return True
+        if user.op_type == "Where":
+            return True
+    return False
 
 
 @rule("LogSoftmax")

@@ -55,19 +55,26 @@ def windows(v: Vjp, kernel: Sequence[int]) -> list[Window]:
             begin, end = 0, 0
         else:
             extent = (kernel[i] - 1) * dilations[i] + 1
-            begin, end = _same_padding(dims(v.x)[2 + i], extent, strides[i], auto_pad)
+            begin, end = _same_padding(v, dims(v.x)[2 + i], extent, strides[i])
         found.append(Window(kernel[i], strides[i], dilations[i], begin, end))
     return found
 
 
 def _same_padding(
-    size: int | str | None, extent: int, stride: int, auto_pad: str
+    v: Vjp, size: int | str | None, extent: int, stride: int
 ) -> tuple[int | None, int | None]:
-    if not isinstance(size, int):
+    known = isinstance(size, int)
+    total = (math.ceil(size / stride) - 1) * stride + extent - size if known else extent - stride  # type: ignore[operator]
+    if total < -1:
+        raise v.unsupported(
+            f"{v.attribute('auto_pad')} with strides so far beyond the kernel that the padding is negative: "
+            "ONNX Runtime takes that differently for each operator"
+        )
+    if not known:
         return None, None
-    total = max((math.ceil(size / stride) - 1) * stride + extent - size, 0)
+    total = max(total, 0)
     small, large = total // 2, total - total // 2
-    return (small, large) if auto_pad == "SAME_UPPER" else (large, small)
+    return (small, large) if v.attribute("auto_pad") == "SAME_UPPER" else (large, small)
 
 
 def begin_at_run_time(v: Vjp, axis: int, window: Window) -> ir.Value:

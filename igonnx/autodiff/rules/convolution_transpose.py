@@ -43,18 +43,15 @@ def _pads(v: Vjp, strides: list[int], dilations: list[int]) -> list[int | ir.Val
     begins: list[int | ir.Value] = []
     ends: list[int | ir.Value] = []
     for axis in range(n):
-        known = (dims(v.x)[2 + axis], dims(v.y)[2 + axis], dims(v.input(1))[2 + axis])
-        size, output, kernel = (dim if isinstance(dim, int) else None for dim in known)
-        total: int | ir.Value
-        if size is not None and output is not None and kernel is not None:
-            extent = (kernel - 1) * dilations[axis] + 1
-            total = max((size - 1) * strides[axis] + extra[axis] + extent - output, 0)
-            small: int | ir.Value = total // 2
-            large: int | ir.Value = total - total // 2
+        output = given[axis] if given else None
+        cut = _cut(v, axis, strides[axis], dilations[axis], extra[axis], output)
+        small: int | ir.Value
+        large: int | ir.Value
+        if isinstance(cut, int):
+            small, large = cut // 2, cut - cut // 2
         else:
-            total = _cut_at_run_time(v, axis, strides[axis], dilations[axis], extra[axis])
-            small = v.op.Div(total, [2])
-            large = v.op.Sub(total, small)
+            small = v.op.Div(cut, [2])
+            large = v.op.Sub(cut, small)
         # As ONNX Runtime has it: only SAME_UPPER cuts more behind than in front.
         begin, end = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
         begins.append(begin)
@@ -62,9 +59,22 @@ def _pads(v: Vjp, strides: list[int], dilations: list[int]) -> list[int | ir.Val
     return [*begins, *ends]
 
 
-def _cut_at_run_time(v: Vjp, axis: int, stride: int, dilation: int, extra: int) -> ir.Value:
-    """Elements by which the full output of one axis exceeds what the node puts out, int64 [1]."""
+def _cut(
+    v: Vjp, axis: int, stride: int, dilation: int, extra: int, output: int | None
+) -> int | ir.Value:
+    """Elements that the full output of one axis has too many; `output` None: for SAME, the input's times the stride.
+
+    Not taken from the output's inferred shape: with output_padding, onnx and ONNX Runtime differ about SAME.
+    """
     op = v.op
-    steps = op.Mul(op.Sub(op.dim(v.x, 2 + axis), [1]), [stride])
-    full = op.Add(op.Add(steps, [extra]), extent_at_run_time(v, axis, dilation))
-    return op.Max(op.Sub(full, op.dim(v.y, 2 + axis)), [0])  # type: ignore[no-any-return]
+    size, kernel = dims(v.x)[2 + axis], dims(v.input(1))[2 + axis]
+    if isinstance(kernel, int):
+        extent = (kernel - 1) * dilation + 1
+        if output is None:
+            return max(extra + extent - stride, 0)
+        if isinstance(size, int):
+            return max((size - 1) * stride + extra + extent - output, 0)
+    full = op.Add(extent_at_run_time(v, axis, dilation), [extra - stride])
+    if output is not None:
+        full = op.Add(full, op.Sub(op.Mul(op.dim(v.x, 2 + axis), [stride]), [output]))
+    return op.Max(full, [0])  # type: ignore[no-any-return]

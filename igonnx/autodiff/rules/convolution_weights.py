@@ -27,7 +27,7 @@ def weight_gradient(
     pads: Sequence[int | ir.Value],
     group: int,
 ) -> ir.Value:
-    """Gradient of `weight` [O, C / group, K...], which slides over `signal` [N, C, S...] and met `response` [N, O, P...].
+    """Gradient of `weight` [O, C / group, K...], which slides over `signal` [N, C, S...] to a `response` [N, O, P...].
 
     `pads` are those of the signal, first all in front and then all behind; at least as many as the windows reach.
     """

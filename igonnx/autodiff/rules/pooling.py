@@ -1,4 +1,4 @@
-"""Pooling: MaxPool, AveragePool and their global forms."""
+"""Pooling by maximum and mean: MaxPool, AveragePool and their global forms."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from igonnx.autodiff.rules.convolution import Window, begin_at_run_time, input_g
 @rule("MaxPool")
 def max_pool(v: Vjp) -> Gradients:
     """MaxPool: the gradient goes to the first maximum of each window, whose position the operator itself reports."""
-    if v.attribute("storage_order", 0):
-        raise v.unsupported("MaxPool with column-major indices")
     op = v.op
     if len(v.node.outputs) < 2:
         v.node.resize_outputs(2)
@@ -28,29 +26,53 @@ def max_pool(v: Vjp) -> Gradients:
         indices.name = op.unique("MaxPool_indices")
         indices.type = ir.TensorType(ir.DataType.INT64)
         indices.shape = v.y.shape
-    count = op.count(v.x, range(rank(v.x)))
+    axes = list(range(rank(v.x)))
+    count = op.count(v.x, axes)
     flat = op.scatter_add(count, op.Reshape(indices, [-1]), op.Reshape(v.g, [-1]))
-    return [op.reshape_like(flat, v.x)]
+    if not v.attribute("storage_order", 0):
+        return [op.reshape_like(flat, v.x)]
+    # Positions count along the spatial axes in reverse.
+    perm = [0, 1, *axes[:1:-1]]
+    shape = op.join(*(op.dim(v.x, axis) for axis in perm))
+    return [op.Transpose(op.Reshape(flat, shape, allowzero=1), perm=perm)]
 
 
 @rule("AveragePool")
 def average_pool(v: Vjp) -> Gradients:
     """AveragePool: each window's gradient, over the number of elements averaged, to all its elements."""
+    sliding = windows(v, v.attribute("kernel_shape"))
+    return [spread_over_windows(v, v.op.Div(v.g, _averaged(v, sliding)), sliding)]
+
+
+def spread_over_windows(v: Vjp, value: ir.Value, sliding: Sequence[Window]) -> ir.Value:
+    """Per element of `v.x` the sum of `value`, one number per window as in `v.y`, over the windows that contain it.
+
+    The input gradient of a depthwise convolution with ones; examples count as channels where these are not known.
+    """
     op, channels = v.op, dims(v.x)[1]
-    if not isinstance(channels, int):
-        raise v.unsupported("AveragePool over an unknown number of channels")
-    kernel = v.attribute("kernel_shape")
-    sliding = windows(v, kernel)
-    ones = op.constant(np.ones([channels, 1, *kernel], dtype=dtype_of(v.x).numpy()))
-    return [input_gradient(v, op.Div(v.g, _averaged(v, sliding)), ones, sliding, channels)]
+    same = str(v.attribute("auto_pad", "NOTSET")).startswith("SAME")
+    if same and any(window.dilation > 1 and window.kernel > 1 for window in sliding):
+        raise v.unsupported(
+            "SAME padding of dilated windows, which ONNX and ONNX Runtime pad differently"
+        )
+    kernel = [window.kernel for window in sliding]
+    one = dtype_of(v.x).numpy().type(1)
+    if isinstance(channels, int):
+        ones = op.constant(np.full([channels, 1, *kernel], one))
+        return input_gradient(v, value, ones, sliding, channels)
+    sizes = (op.dim(v.y, axis) for axis in range(2, rank(v.y)))
+    rows = op.Reshape(value, op.join(op.count(v.x, [0, 1]), [1], *sizes), allowzero=1)
+    spread = input_gradient(v, rows, op.constant(np.full([1, 1, *kernel], one)), sliding, 1)
+    return op.reshape_like(spread, v.x)
 
 
 def _averaged(v: Vjp, sliding: Sequence[Window]) -> ir.Value:
     """How many elements each window averages: a scalar, or [1, 1, outputs...] where windows overlap the border."""
     padded = any(window.begin != 0 or window.end != 0 for window in sliding)
-    ceil_mode = bool(v.attribute("ceil_mode", 0))
     include_pad = bool(v.attribute("count_include_pad", 0))
-    if not ceil_mode and (include_pad or not padded):
+    whole = not v.attribute("ceil_mode", 0) and (include_pad or not padded)
+    # Before opset 19, ONNX Runtime divides by the whole window even where it reaches beyond the padding.
+    if whole and ((include_pad and v.op.opset < 19) or _fit(v, sliding)):
         return v.op.scalar(math.prod(window.kernel for window in sliding), v.x)
     n = len(sliding)
     counts = []
@@ -62,6 +84,17 @@ def _averaged(v: Vjp, sliding: Sequence[Window]) -> ir.Value:
     for count in counts[1:]:
         product = v.op.Mul(product, count)
     return v.op.cast(product, dtype_of(v.x))
+
+
+def _fit(v: Vjp, sliding: Sequence[Window]) -> bool:
+    """Whether the input with its padding surely holds a window: ONNX Runtime averages what there is of one, else."""
+    for window, size in zip(sliding, dims(v.x)[2:], strict=True):
+        if window.begin is None or window.end is None:
+            continue  # padded to fit
+        least = size if isinstance(size, int) else 1
+        if window.begin + least + window.end < window.extent:
+            return False
+    return True
 
 
 def _taps_inside(v: Vjp, axis: int, window: Window, include_pad: bool) -> ir.Value:

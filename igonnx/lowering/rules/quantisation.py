@@ -26,7 +26,7 @@ def _attributes(n: NodeView, *left_out: str) -> dict[str, Any]:
 
 
 def _qlinear_conv(n: NodeView) -> Lowered:
-    """QLinearConv: inputs x, w and y, each with scale and zero point, and an int32 bias in units of x's scale times w's.
+    """QLinearConv: x, w and y, each with scale and zero point, and an int32 bias in units of x's scale times w's.
 
     A `channels_last` of ONNX Runtime's own puts the channels of x and y behind.
     """
@@ -52,7 +52,9 @@ def conv_integer(n: NodeView) -> Lowered:
     op, weight = n.op, centred(n, 1, None)
     offset = n.optional_input(3)
     if offset is not None:
-        column = op.Reshape(op.Cast(offset, to=int(ir.DataType.FLOAT)), [-1] + [1] * (rank(n.input(1)) - 1))
+        column = op.Reshape(
+            op.Cast(offset, to=int(ir.DataType.FLOAT)), [-1] + [1] * (rank(n.input(1)) - 1)
+        )
         weight = op.Sub(weight, column)
     return [op.Conv(centred(n, 0, 2), weight, **_attributes(n))]
 
@@ -164,9 +166,7 @@ def qlinear_softmax(n: NodeView) -> Lowered:
     return [encoded(n, op.Reshape(rows, op.Shape(x)), 3)]
 
 
-@lowering(
-    "QLinearAveragePool", "QLinearGlobalAveragePool", domain=MICROSOFT, straight_through=True
-)
+@lowering("QLinearAveragePool", "QLinearGlobalAveragePool", domain=MICROSOFT, straight_through=True)
 def qlinear_average_pool(n: NodeView) -> Lowered:
     """QLinearAveragePool and QLinearGlobalAveragePool, with channels first or last."""
     operator = n.node.op_type.removeprefix("QLinear")
@@ -213,9 +213,9 @@ def dynamic_quantize_lstm(n: NodeView) -> Lowered:
     weights = [_lstm_weight(n, 1, 8), _lstm_weight(n, 2, 10)]
     rest = [n.optional_input(index) for index in range(3, 8)]
     results = op.LSTM(n.x, *weights, *rest, outputs=3, **_attributes(n))
-    return [
-        value if n.has_output(index) else None for index, value in enumerate(results)
-    ][: len(n.node.outputs)]
+    return [value if n.has_output(index) else None for index, value in enumerate(results)][
+        : len(n.node.outputs)
+    ]
 
 
 def _lstm_weight(n: NodeView, code: int, scale: int) -> ir.Value:
@@ -283,13 +283,13 @@ def quantize_linear(n: NodeView) -> Lowered:
     """QuantizeLinear of ONNX Runtime's domain: the standard's, with codes of 16 bits at every opset."""
     zero_point = n.optional_input(2)
     if zero_point is None or zero_point.dtype is None or _is_standard(n, zero_point.dtype):
-        return [encoded(n, n.x, 1, like=2) if zero_point else _unsigned(n)]
+        return [encoded(n, n.x, 1, **_axis(n)) if zero_point else _unsigned(n)]
     # The gradient has a rule; this tells the type and the shape.
     return [n.op.Cast(n.x, to=int(zero_point.dtype))]
 
 
 def _unsigned(n: NodeView) -> ir.Value:
-    codes = n.op.QuantizeLinear(n.x, n.input(1))
+    codes = n.op.QuantizeLinear(n.x, n.input(1), **_axis(n))
     codes.type = ir.TensorType(ir.DataType.UINT8)
     return cast("ir.Value", codes)
 
@@ -299,9 +299,12 @@ def dequantize_linear(n: NodeView) -> Lowered:
     """DequantizeLinear of ONNX Runtime's domain: the standard's, with codes of 16 bits at every opset."""
     dtype = n.x.dtype
     if dtype is None or _is_standard(n, dtype):
-        given = {} if "axis" not in n.node.attributes else {"axis": n.attribute("axis")}
-        return [real(n, 0, **given)]
+        return [real(n, 0, **_axis(n))]
     return [n.op.Cast(n.x, to=int(n.input(1).dtype or ir.DataType.FLOAT))]
+
+
+def _axis(n: NodeView) -> dict[str, int]:
+    return {"axis": int(n.attribute("axis"))} if "axis" in n.node.attributes else {}
 
 
 def _is_standard(n: NodeView, dtype: ir.DataType) -> bool:

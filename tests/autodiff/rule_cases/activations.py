@@ -37,6 +37,11 @@ def _pointwise(
     ]
 
 
+def _at(value):
+    """A bound whose gradient is wanted."""
+    return real(low=value, high=value)
+
+
 CASES = [
     *_pointwise("Relu"),
     *_pointwise("Sigmoid"),
@@ -68,6 +73,15 @@ CASES = [
     Case("Clip", "none", [real(3, 4)]),
     Case("Clip", "bounds at run time", [real(3, 4, away=(-0.2, 0.5)), fed(-0.2), fed(0.5)]),
     Case("Clip", "relu6 at run time", [real(9, low=-3, high=9, away=(0, 6)), fed(0.0), fed(6.0)]),
+    Case(
+        "Clip",
+        "by both bounds",
+        [real(4, 5, low=-2, high=2, away=(-0.5, 0.5)), _at(-0.5), _at(0.5)],
+    ),
+    Case("Clip", "by the lower bound", [real(9, away=(0.1,)), _at(0.1)]),
+    Case("Clip", "by the upper bound", [real(9, away=(0.1,)), None, _at(0.1)]),
+    Case("Clip", "bounds in the wrong order", [real(2, 9, away=(0.5, -0.5)), _at(0.5), _at(-0.5)]),
+    Case("Clip", "no elements", [real(0, 3), _at(0.5), _at(0.7)]),
     Case("Clip", "rank 0", [real(away=(0.1,)), constant(0.1)]),
     # PRelu: slopes that broadcast towards x only.
     Case("PRelu", "same shape", [real(3, 4, away=(0,)), real(3, 4)]),
@@ -93,6 +107,12 @@ CASES = [
             ((3, 1), 1),
         ]
     ),
+    *_pointwise("Softplus", "steep", low=-60.0, high=60.0, opsets=(17,)),
+    *_pointwise("Mish", "steep", low=-60.0, high=60.0, opsets=(18,)),
+    *_pointwise("Gelu", "tanh, steep", opsets=(20,), low=-60, high=60, approximate="tanh"),
+    *_pointwise("Sigmoid", "steep", low=-60.0, high=60.0, opsets=(17,)),
+    Case("PRelu", "no elements", [real(0, 3, 2), real(3, 1)]),
+    Case("Softmax", "no elements", [real(0, 3)]),
     Case("Softmax", "large", [real(3, 4, low=80, high=90)], {"axis": -1}),
     Case("Clip", "array bounds", [real(5, away=(-0.2,)), constant(np.array(-0.2))]),
 ]

@@ -69,6 +69,11 @@ def _pow():
         Case("Pow", "two of shape 1x1x1", [base, constant(np.full([1, 1, 1], 2.0))]),
         Case("Pow", "vector of exponents", [squares, constant([0.0, 1.0, 2.0])]),
         Case("Pow", "integers at run time", [squares, fed([0, 2, 3])]),
+        Case(
+            "Pow",
+            "negative base by exponent",
+            [real(2, 3, low=-2, high=2), constant([0.0, 2.0, 3.0])],
+        ),
         Case("Pow", "int32 exponent", [squares, constant(3, np.int32)]),
         *(
             Case(
@@ -81,6 +86,23 @@ def _pow():
 
 def _mean(*inputs):
     return sum(inputs) / len(inputs)
+
+
+def _mod():
+    # The quotients lie between whole numbers.
+    a, b = real(2, 3, low=2.2, high=2.8), real(2, 3, low=0.95, high=1.05)
+    for sign, other in ((1, 1), (-1, 1), (1, -1), (-1, -1)):
+        left = real(2, 3, low=min(2.2 * sign, 2.8 * sign), high=max(2.2 * sign, 2.8 * sign))
+        right = real(3, low=min(0.95 * other, 1.05 * other), high=max(0.95 * other, 1.05 * other))
+        yield Case("Mod", f"signs {sign} {other}", [left, right], {"fmod": 1})
+    yield Case(
+        "Mod",
+        "row and column",
+        [real(1, 3, low=2.2, high=2.8), real(2, 1, low=0.95, high=1.05)],
+        {"fmod": 1},
+    )
+    yield Case("Mod", "by a constant", [a, constant(1.0)], {"fmod": 1})
+    yield Case("Mod", "of a constant", [constant(2.5), b], {"fmod": 1})
 
 
 _CONDITION = np.array([[True, False, True], [False, False, True]])
@@ -102,6 +124,7 @@ CASES = [
     *_unary("Abs", away=(0.0,)),
     *_unary("Identity"),
     *_pow(),
+    *_mod(),
     *_choices("Max"),
     *_choices("Min"),
     *(

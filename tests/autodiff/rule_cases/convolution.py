@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
-from rule_cases.case import Case, constant, held, real
+from rule_cases.case import Case, fed, held, real
 
 # label: (input [N, C, ...], weight [O, C / group, ...], attributes)
 _CONV = {
@@ -93,6 +93,40 @@ def _conv():
     yield Case("Conv", "bias", bias, {"strides": [2, 1]}, (17, 99), linear=True)
 
 
+def _filters(label, x, w, attributes, opsets=(17,)):
+    """By the weights and the input, with the weights' sizes known, their channels unknown, and nothing known."""
+    spatial = tuple(range(2, len(w)))
+    for name, fixed in (("", (0, 1, *spatial)), ("free channels ", spatial), ("free ", ())):
+        weights = real(*w, fixed=fixed)
+        yield f"{name}{label}", [_input(x), weights], attributes, opsets
+
+
+def _conv_filters():
+    for label, (x, w, attributes) in _CONV.items():
+        opsets = (17, 99) if label == "3x3" else (17,)
+        for name, inputs, given, at in _filters(label, x, w, attributes, opsets):
+            yield Case("Conv", f"filters {name}", inputs, given, at, linear=True)
+    for pad in ("SAME_UPPER", "SAME_LOWER", "VALID"):
+        for label in ("stride 2 even", "even", "depthwise"):
+            x, w, attributes = _SAME[label]
+            for name, inputs, given, at in _filters(label, x, w, attributes):
+                given = {**given, "auto_pad": pad}
+                yield Case("Conv", f"filters {pad} {name}", inputs, given, at, linear=True)
+    stated = {"kernel_shape": [3, 2], "strides": [2, 1], "auto_pad": "SAME_LOWER"}
+    inputs = [real(2, 2, 5, 4), real(3, 2, 3, 2), real(3)]
+    yield Case("Conv", "filters all free, kernel stated", inputs, stated, linear=True)
+    grouped = [real(2, 4, 5, 4), real(2, 2, 3, 2)]
+    yield Case("Conv", "filters all free, groups", grouped, {"group": 2}, linear=True)
+    strided = {"strides": [2, 2], "pads": [1, 1, 0, 0]}
+    yield Case(
+        "Conv", "no examples", [_input((0, 2, 5, 4)), held(3, 2, 3, 3)], strided, linear=True
+    )
+    for x in ((0, 2, 5, 4), (0, 4, 5)):
+        inputs = [fed(np.zeros(x)), real(2, 2, *(2,) * (len(x) - 2))]
+        given = {"group": x[1] // 2, "strides": [2] * (len(x) - 2)}
+        yield Case("Conv", f"filters no examples {x}", inputs, given, linear=True)
+
+
 _TRANSPOSED = {
     "plain": ((1, 2, 3, 4), (2, 3, 3, 3), {}),
     "strided": ((2, 2, 3, 4), (2, 3, 2, 2), {"strides": [2, 2]}),
@@ -103,20 +137,39 @@ _TRANSPOSED = {
     "depthwise": ((2, 3, 3, 3), (3, 1, 3, 3), {"group": 3, "strides": [2, 2]}),
     "1d": ((2, 2, 5), (2, 3, 4), {"strides": [3], "pads": [1, 1]}),
     "3d": ((1, 2, 2, 3, 2), (2, 2, 2, 2, 3), {"strides": [2, 1, 2]}),
+    "stride rest": ((1, 1, 4, 3), (1, 2, 2, 3), {"strides": [3, 2], "output_padding": [2, 1]}),
+    "dilated padded": ((1, 2, 4, 3), (2, 1, 3, 2), {"dilations": [2, 3], "pads": [1, 2, 0, 1]}),
+    "VALID": ((1, 2, 3, 4), (2, 3, 3, 3), {"strides": [2, 1], "auto_pad": "VALID"}),
+    "SAME_UPPER": ((1, 2, 3, 4), (2, 3, 4, 5), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
+    "SAME_LOWER": ((1, 2, 3, 4), (2, 3, 4, 5), {"strides": [2, 2], "auto_pad": "SAME_LOWER"}),
+    "SAME_UPPER groups": (
+        (1, 4, 3, 3), (4, 1, 3, 4),
+        {"strides": [1, 3], "auto_pad": "SAME_UPPER", "group": 2},
+    ),
+    "SAME_LOWER dilated": ((1, 2, 5, 4), (2, 1, 3, 2), {"dilations": [2, 3], "auto_pad": "SAME_LOWER"}),
+    "output shape": ((1, 2, 3, 4), (2, 3, 4, 5), {"strides": [2, 2], "output_shape": [7, 8]}),
+    "output shape and padding": (
+        (1, 2, 3, 4), (2, 3, 4, 5), {"strides": [2, 2], "output_shape": [8, 8], "output_padding": [1, 0]},
+    ),
+    "output shape SAME_UPPER": (
+        (1, 2, 3, 4), (2, 3, 4, 5), {"strides": [2, 2], "output_shape": [7, 8], "auto_pad": "SAME_UPPER"},
+    ),
+    "output shape SAME_LOWER": (
+        (1, 2, 3), (2, 3, 5), {"strides": [2], "output_shape": [6], "auto_pad": "SAME_LOWER"},
+    ),
 }  # fmt: skip
 
 
 def _conv_transpose():
     for label, (x, w, attributes) in _TRANSPOSED.items():
-        yield Case("ConvTranspose", label, [_input(x), held(*w)], attributes, (17, 99), linear=True)
-    yield Case(
-        "ConvTranspose",
-        "bias",
-        [_input((1, 2, 3, 3)), held(2, 3, 2, 2), constant([0.5, -1.0, math.pi])],
-        {"strides": [2, 2]},
-        (17,),
-        linear=True,
-    )
+        opsets = (17, 99) if label in ("plain", "3d", "output shape", "SAME_UPPER") else (17,)
+        yield Case("ConvTranspose", label, [_input(x), held(*w)], attributes, opsets, linear=True)
+        for name, inputs, given, at in _filters(label, x, w, attributes, opsets):
+            yield Case("ConvTranspose", f"filters {name}", inputs, given, at, linear=True)
+    bias = [real(2, 2, 3, 3), real(2, 3, 2, 2), real(3)]
+    yield Case("ConvTranspose", "bias", bias, {"strides": [2, 2]}, linear=True)
+    none = [fed(np.zeros((0, 2, 3, 3))), real(2, 3, 2, 2)]
+    yield Case("ConvTranspose", "no examples", none, {"strides": [2, 2]}, linear=True)
 
 
-CASES = [*_conv(), *_conv_transpose()]
+CASES = [*_conv(), *_conv_filters(), *_conv_transpose()]

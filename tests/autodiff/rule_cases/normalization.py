@@ -7,18 +7,6 @@ import numpy as np
 from rule_cases.case import Case, constant, held, real
 
 
-def _batch_normalization(shape, **attributes):
-    channels = shape[1]
-    parameters = [held(channels), held(channels), held(channels), held(channels, low=0.3, high=2)]
-    return Case(
-        "BatchNormalization",
-        f"{shape} {attributes or ''}".strip(),
-        [real(*shape, fixed=(1,)), *parameters],
-        attributes,
-        (17, 99),
-    )
-
-
 def _layer(label, inputs, attributes=None):
     # The mean and the deviation are float32 (stash_type) whatever the input is.
     return Case("LayerNormalization", label, inputs, attributes or {}, tolerance=2e-5)
@@ -41,7 +29,26 @@ def _layer_normalization():
         yield _layer(f"{label} all", [x, real(*inner), real(*inner)], given)
         yield _layer(f"{label} no bias", [x, held(*inner)], {**given, "epsilon": 0.1})
     yield _layer("defaults", [real(2, 3, 4, distinct=True), held(4), held(4)])
+    yield _layer("no examples", [real(0, 2, 3), real(3), real(3)])
     yield _layer("one scale", [real(2, 3, 4, distinct=True), constant([0.7]), constant([0.1])])
+
+
+def _instance(x, scale, bias, epsilon=1e-5):
+    axes = tuple(range(2, x.ndim))
+    centred = x - x.mean(axis=axes, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(axis=axes, keepdims=True) + epsilon)
+    columns = (-1, *[1] * len(axes))
+    return centred / deviation * scale.reshape(columns) + bias.reshape(columns)
+
+
+def _instance_normalization():
+    for shape in [(2, 3, 5), (1, 2, 3, 4), (2, 1, 2, 2, 3), (0, 2, 3)]:
+        for kind, made in (("held", held), ("all", real)):
+            inputs = [real(*shape), made(shape[1]), made(shape[1])]
+            given, label = {"epsilon": 0.05}, f"{shape} {kind}"
+            yield Case("InstanceNormalization", label, inputs, given, formula=_instance)
+    inputs = [real(2, 2, 6, distinct=True), held(2), held(2)]
+    yield Case("InstanceNormalization", "default", inputs, formula=_instance)
 
 
 def _lrn():
@@ -49,11 +56,11 @@ def _lrn():
     for shape, size in [((2, 5, 1, 3), 3), ((1, 3, 2, 2), 5), ((1, 1, 2, 2), 3), ((2, 4, 2, 1), 1)]:
         strong = {"size": size, "alpha": 0.5, "beta": 0.6, "bias": 1.3}
         x, label = real(*shape, high=3), f"{shape} size {size}"
-        yield Case("LRN", label, [x], strong, (17, 99), formula=_response)
-        yield Case("LRN", f"{label} default", [x], {"size": size}, (17,), formula=_response)
+        yield Case("LRN", label, [x], strong, (17, 99), formula=response)
+        yield Case("LRN", f"{label} default", [x], {"size": size}, (17,), formula=response)
 
 
-def _response(x, size, alpha=1e-4, beta=0.75, bias=1.0):
+def response(x, size, alpha=1e-4, beta=0.75, bias=1.0):
     channels = range(x.shape[1])
     squares = [
         (x[:, max(c - (size - 1) // 2, 0) : c + size // 2 + 1] ** 2).sum(axis=1) for c in channels
@@ -62,11 +69,7 @@ def _response(x, size, alpha=1e-4, beta=0.75, bias=1.0):
 
 
 CASES = [
-    _batch_normalization((2, 3, 4, 5)),
-    _batch_normalization((2, 3)),
-    _batch_normalization((1, 4, 3)),
-    _batch_normalization((1, 2, 2, 3, 2)),
-    _batch_normalization((2, 3, 2, 2), epsilon=0.2),
+    *_instance_normalization(),
     *_layer_normalization(),
     *_lrn(),
 ]

@@ -51,6 +51,11 @@ def _max_pool():
     for label, (shape, attributes) in (_WINDOWS | _DILATED).items():
         x = real(*shape, distinct=True)
         yield Case("MaxPool", label, [x], attributes, _OPSETS.get(label, (17,)))
+    for label in ("1d strided", "uneven pads", "3d padded", "SAME_LOWER"):
+        shape, attributes = _WINDOWS[label]
+        x, given = real(*shape, distinct=True), {**attributes, "storage_order": 1}
+        yield Case("MaxPool", f"column-major {label}", [x], given)
+    yield Case("MaxPool", "no examples", [real(0, 2, 5)], {"kernel_shape": [2]})
     named = {"kernel_shape": [2, 2], "strides": [2, 2]}
     yield Case(
         "MaxPool",
@@ -76,12 +81,23 @@ def _average_pool():
                 "AveragePool", f"{label} include {include}", [x], given, (19, 99), linear=True
             )
 
+    for label in ("1d strided", "uneven pads", "ceil", "3d padded", "SAME_LOWER 3"):
+        shape, attributes = _WINDOWS[label]
+        yield Case("AveragePool", f"free channels {label}", [real(*shape)], attributes, linear=True)
+    # ONNX Runtime takes part of a window where the input is too small for a whole one.
+    for include in (0, 1):
+        given = {"kernel_shape": [2, 5], "strides": [2, 3], "count_include_pad": include}
+        x, label = real(2, 2, 5, 3), f"window beyond the input, include {include}"
+        yield Case("AveragePool", label, [x], given, (17, 19, 99), linear=True)
+    none = {"kernel_shape": [2, 2], "strides": [2, 1], "pads": [1, 0, 0, 1]}
+    yield Case("AveragePool", "no examples", [real(0, 2, 5, 4)], none, linear=True)
+
 
 def _global_maximum(x):
     return x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
 
 
-_GLOBAL = [(2, 3, 5), (1, 2, 3, 4), (2, 1, 1, 5), (1, 2, 2, 3, 2), (1, 1, 1, 1)]
+_GLOBAL = [(2, 3, 5), (1, 2, 3, 4), (2, 1, 1, 5), (1, 2, 2, 3, 2), (1, 1, 1, 1), (0, 2, 3)]
 
 CASES = [
     *_max_pool(),

@@ -9,6 +9,7 @@ _BOUNDS = {
     "ReduceMean": {},
     "ReduceMax": {"distinct": True},
     "ReduceMin": {"distinct": True},
+    "ReduceProd": {},
     "ReduceL1": {"away": (0.0,)},
     "ReduceL2": {},
     "ReduceSumSquare": {},
