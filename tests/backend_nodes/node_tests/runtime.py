@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto
 
-__all__ = ["Runtime", "RuntimeRefusal"]
+__all__ = ["Runtime", "RuntimeRefusedError"]
 
 # Types that NumPy does not have, by the integers of the same width that carry their bits.
 _CARRIED = {
@@ -24,7 +25,7 @@ _CARRIED = {
 }
 
 
-class RuntimeRefusal(Exception):
+class RuntimeRefusedError(Exception):
     """onnxruntime does not open or run this model; the message says in one line why."""
 
 
@@ -40,8 +41,8 @@ class Runtime:
             self._session = ort.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 - the runtime's errors have no common base class
-            raise RuntimeRefusal(_one_line(error)) from error
+        except Exception as error:
+            raise RuntimeRefusedError(_cause(error)) from error
         self.input_names = [value.name for value in self._session.get_inputs()]
         self.output_names = [value.name for value in self._session.get_outputs()]
         self._plain = not any(
@@ -58,8 +59,8 @@ class Runtime:
                 carried = {name: _to_runtime(value) for name, value in given.items()}
                 values = self._session.run_with_ort_values(list(outputs), carried)
                 results = [_from_runtime(value) for value in values]
-        except Exception as error:  # noqa: BLE001 - as above
-            raise RuntimeRefusal(_one_line(error)) from error
+        except Exception as error:
+            raise RuntimeRefusedError(_cause(error)) from error
         return {name: _arrays(value) for name, value in zip(outputs, results, strict=True)}
 
 
@@ -85,5 +86,9 @@ def _arrays(value: Any) -> Any:
     return value if value is None else np.asarray(value)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _cause(error: Exception) -> str:
+    """The message in one line, without the source position and the signature that the runtime puts before it."""
+    message = " ".join(str(error).split())
+    message = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message)
+    message = re.sub(r"/onnxruntime_src/\S+ .*?\) (\[with .*?\] )?", "", message)
+    return message[:160]

@@ -8,18 +8,27 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from node_tests.suite import FLOATING
+from node_tests.values import FLOATING
 
 __all__ = ["in_float64", "wide"]
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that name the type of what a node computes.
-_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype", "softmax_precision")
-# Operators whose output is float32 unless an attribute says otherwise, and that attribute.
+_TYPE_ATTRIBUTES = (
+    "to",
+    "dtype",
+    "output_dtype",
+    "output_datatype",
+    "softmax_precision",
+    "stash_type",
+)
+# Operators that compute in float32 unless an attribute says otherwise, and that attribute.
 _FLOAT_BY_DEFAULT = {
     "HannWindow": "output_datatype",
     "HammingWindow": "output_datatype",
     "BlackmanWindow": "output_datatype",
+    "GroupNormalization": "stash_type",
+    "RMSNormalization": "stash_type",
 }
 
 
