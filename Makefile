@@ -2,6 +2,7 @@
 # make test    run the tests
 # make parity  compare with PyTorch and Captum (installs PyTorch's CPU build), and with onnxruntime-training
 # make lint    formatting, style and types
+# make docs    write docs/operators.md anew, which lists how each operator is differentiated
 # Each creates the virtual environment it needs; PYTHON chooses the interpreter (3.11 or later; onnxruntime-training
 # ends at 3.12).
 
@@ -17,7 +18,7 @@ JOBS ?= 2
 # What the compiled extension is made from: a change there reinstalls the package.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test parity lint format wheel clean
+.PHONY: demo test parity lint format docs wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/igonnx demo -o demo
@@ -39,6 +40,9 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+
+docs: $(VENV)/installed
+	$(BIN)/python -m igonnx.autodiff.operator_table docs/operators.md
 
 wheel: $(VENV)/installed
 	$(BIN)/python -m build

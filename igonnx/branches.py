@@ -7,6 +7,7 @@ from typing import cast
 import onnx_ir as ir
 
 from igonnx.autodiff.node_view import subgraphs
+from igonnx.tensors import own_tensor
 
 __all__ = ["inline_settled_branches"]
 
@@ -47,6 +48,7 @@ def _inline(node: ir.Node, branch: ir.Graph, taken: set[str | None]) -> None:
     graph = cast("ir.Graph", node.graph)
     inside = list(branch)
     outputs = list(branch.outputs)
+    branch.outputs.clear()  # one of them may become an output of the graph
     for value in list(branch.initializers.values()):
         branch.initializers.pop(cast("str", value.name))
         _rename(value, taken)
@@ -77,4 +79,6 @@ def _rename(value: ir.Value, taken: set[str | None]) -> None:
         name, count = f"{value.name}_{count}", count + 1
     taken.add(name)
     if name != value.name:
+        if value.const_value is not None:
+            value.const_value = own_tensor(value.const_value)
         value.name = name

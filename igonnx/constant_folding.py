@@ -76,9 +76,9 @@ _FOLDABLE = frozenset(
 def fold_constants(graph: ir.Graph, *, batch_is_settled: bool = False) -> bool:
     """Replace nodes by their results where those are small integers or booleans that nothing can change; in place.
 
-    Besides nodes of constants only, these are the Shapes of tensors of static shape, as long as the model takes any
-    number of examples: a batch axis fixed by the export may still be freed, and must not get baked in. Outputs of
-    the graph stay as they are. Returns whether anything was folded.
+    Besides nodes of constants only, these are the numbers of axes of tensors and, as long as the model takes any
+    number of examples, the sizes of tensors of static shape: a batch axis fixed by the export may still be freed, and
+    must not get baked in. Outputs of the graph stay as they are. Returns whether anything was folded.
 
     `batch_is_settled`: nobody is going to free it any more, so that every static shape is a constant.
     """
@@ -92,7 +92,7 @@ def fold_constants(graph: ir.Graph, *, batch_is_settled: bool = False) -> bool:
     for node in list(graph):
         if not _may_fold(node):
             continue
-        result = _static_shape(node) if batch_is_free and node.op_type == "Shape" else None
+        result = _static_shape(node) if batch_is_free or _counts_axes(node) else None
         if result is None:
             arrays = _constants(node.inputs)
             result = None if arrays is None else _computed(node, arrays, opset)
@@ -111,11 +111,24 @@ def _may_fold(node: ir.Node) -> bool:
     )
 
 
+def _counts_axes(node: ir.Node) -> bool:
+    """Whether `node` asks for the size of a shape: the number of axes, whatever their lengths."""
+    source = node.inputs[0] if node.inputs else None
+    producer = None if source is None else source.producer()
+    return (
+        producer is not None and producer.op_type == "Shape" and producer.domain in ("", "ai.onnx")
+    )
+
+
 def _static_shape(node: ir.Node) -> NDArray[np.int64] | None:
-    """What a Shape gives, or None where a dimension it reports is known at run time only."""
-    source = node.inputs[0]
-    if source is None or source.shape is None:
+    """What a Shape or Size gives, or None where a dimension it reports is known at run time only."""
+    source = node.inputs[0] if node.inputs else None
+    if node.op_type not in ("Shape", "Size") or source is None or source.shape is None:
         return None
+    if node.op_type == "Size":
+        sizes = list(source.shape)
+        known = all(isinstance(dim, int) for dim in sizes)
+        return np.array(math.prod(cast("list[int]", sizes)), np.int64) if known else None
     start, end = node.attributes.get("start"), node.attributes.get("end")
     first = 0 if start is None else start.as_int()
     last = len(source.shape) if end is None else end.as_int()

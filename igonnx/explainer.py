@@ -47,6 +47,9 @@ class Explainer:
         engine: "native" (C++) or "reference" (NumPy around one session; slower, for checking).
         batch_size: rows (gradients) computed at once; default: chosen from the size of the input.
         threads: threads per operator; default: ONNX Runtime's choice, one per physical core.
+        straight_through: gradients go straight through the rounding of quantised operators, with slope one inside the
+            range of the codes and zero outside, as through torch.fake_quantize; False: rounding has its own slope,
+            zero, and nothing passes.
 
     Raises:
         ModelError: the model cannot be read, or no differentiable path leads to the output.
@@ -65,6 +68,7 @@ class Explainer:
         engine: str = "native",
         batch_size: int | None = None,
         threads: int | None = None,
+        straight_through: bool = True,
     ) -> None:
         if engine not in ENGINES:
             raise InputError(f"engine is {engine!r}; expected {' or '.join(map(repr, ENGINES))}")
@@ -76,7 +80,7 @@ class Explainer:
                 )
         self.model = Model.load(model)
         target = self.model.find_output(output)
-        tensors = tensors_to_explain(self.model, wrt, target)
+        tensors = tensors_to_explain(self.model, wrt, target, straight_through=straight_through)
         if wrt is None:
             tensors = tensors_per_example(self.model, tensors)
         normalised_apply(apply, rank(target))
@@ -87,6 +91,7 @@ class Explainer:
             engine,
             providers,
             threads,
+            straight_through,
         )
         self._batch_size = batch_size
         self._prepared: dict[BatchedInputs, Prepared] = {}

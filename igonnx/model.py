@@ -20,8 +20,10 @@ from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
 from igonnx.constants import settle_constants
 from igonnx.errors import InputError, ModelError
+from igonnx.lowering.dialect import without_dialect
 from igonnx.lowering.shapes import infer_shapes_everywhere
 from igonnx.shape_inference import infer_shapes
+from igonnx.tensors import own_tensor
 
 __all__ = ["MINIMUM_OPSET", "Model", "ModelSource", "TensorInfo"]
 
@@ -213,25 +215,10 @@ class Model:
         return known[name]
 
 
-def own_tensor(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Another tensor object on the same data: naming a value renames its tensor, which clones and protobufs share."""
-    if isinstance(tensor, ir.ExternalTensor):
-        return ir.ExternalTensor(
-            tensor.location,
-            tensor.offset,
-            tensor.length,
-            tensor.dtype,
-            shape=tensor.shape,
-            name=tensor.name or "",
-            base_dir=tensor.base_dir,
-        )
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape, name=tensor.name)
-
-
 def is_floating(value: ir.Value) -> bool:
-    """Whether `value` is a floating-point tensor."""
-    return value.dtype is not None and value.dtype.is_floating_point()
+    """Whether `value` is a floating-point tensor; floats of less than 16 bits are codes, as small integers are."""
+    dtype = value.dtype
+    return dtype is not None and dtype.is_floating_point() and dtype.bitwidth >= 16
 
 
 def dtype_name(value: ir.Value) -> str:
@@ -287,7 +274,11 @@ def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
             onnx.checker.check_model(proto)
         # Else the checker, which serialises what is in memory, cannot see it.
     except (onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
-        raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
+        plain = without_dialect(proto) if "No Op registered" in str(error) else None
+        if plain is None:
+            raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
+        # What ONNX Runtime's optimiser writes into the standard domain is no reason to refuse a model.
+        _check(plain, name)
 
 
 def _refuse_maps(proto: onnx.ModelProto, name: str) -> None:

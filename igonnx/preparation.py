@@ -25,7 +25,7 @@ from igonnx.errors import EngineError, ModelError
 from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
 from igonnx.inputs import BatchedInputs
 from igonnx.model import Model
-from igonnx.rebatching import fixed_batch, rebatched, rows_are_independent
+from igonnx.rebatching import fixed_batch, places_are_alike, rebatched, rows_are_independent
 from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
 from igonnx.simplification import simplified
 
@@ -44,6 +44,7 @@ class Settings:
     engine: str
     providers: Providers
     threads: int | None
+    straight_through: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Prepared:
             batch_axis=self.batch_axis,
             fixed_rows=self.fixed_rows,
             native=settings.engine == "native" and _on_cpu(settings.providers),
+            straight_through=settings.straight_through,
         )
         if settings.engine == "native":
             engine = _native(self.model, settings, rows, self.batched)
@@ -113,6 +115,13 @@ def prepare(
         if independent:
             break
     _require_first_axis(opened.model, settings.output, batched)
+    if opened.fixed_rows is not None and not independent:
+        names = ", ".join(repr(name) for name in batched)
+        raise ModelError(
+            f"{model.name}: the first axis of its inputs ({names}) is fixed at {opened.fixed_rows}, but these are not "
+            "examples that can be explained one by one: what the model gives for one depends on its place or on the "
+            "others; re-export it with a batch axis in front, or use igonnx.gradient"
+        )
     if independent is False:
         warnings.warn(
             f"{model.name}: the examples of a batch influence each other: each is explained as a batch of one",
@@ -164,17 +173,15 @@ def _independent(
     arrays: Mapping[str, NDArray[Any]],
     batched: Sequence[str],
 ) -> bool | None:
-    """Whether rows of a batch are independent; None where the model refuses two rows, whatever it declares."""
+    """Whether rows of a batch are independent; None where the model refuses such rows, whatever it declares."""
     value = opened.model.find_output(settings.output)
-    if (
-        opened.fixed_rows is not None
-        or not batched
-        or (value.shape is not None and len(value.shape) == 0)
-    ):
+    if opened.fixed_rows == 1 or not batched or (value.shape is not None and len(value.shape) == 0):
         return True  # never run with several rows, or one number for all of them
     inputs = {info.name for info in opened.model.inputs}
     compared = [settings.output, *(name for name in settings.wrt if name not in inputs)]
     try:
+        if opened.fixed_rows is not None:
+            return places_are_alike(opened.forward, arrays, batched, compared, opened.fixed_rows)
         return rows_are_independent(opened.forward, arrays, batched, compared)
     except EngineError:
         return None

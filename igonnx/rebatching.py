@@ -20,7 +20,7 @@ from igonnx.errors import EngineError
 from igonnx.lowering.shapes import infer_shapes_everywhere
 from igonnx.model import Model
 
-__all__ = ["fixed_batch", "rebatched", "rows_are_independent"]
+__all__ = ["fixed_batch", "places_are_alike", "rebatched", "rows_are_independent"]
 
 BATCH = "batch"
 
@@ -67,6 +67,37 @@ def rows_are_independent(
     together = forward.run(rows, batched, {})
     apart = _in_parts(forward, rows, batched, 1)
     return all(_agree(together[name], [part[name] for part in apart]) for name in outputs)
+
+
+def places_are_alike(
+    forward: Forward,
+    sample: Mapping[str, NDArray[Any]],
+    batched: Sequence[str],
+    outputs: Sequence[str],
+    size: int,
+) -> bool:
+    """Whether a row gives the same at any place of a batch of `size`, the only one the model takes, and by any others.
+
+    Every row is moved on by one place, and the last one leaves for another: what has moved must give what it gave.
+    Raises `EngineError` where the model cannot be run on such rows.
+    """
+    rows = _different_rows(sample, batched, size + 1)
+    order = np.arange(size)
+    before, after = (
+        forward.run({n: a[places] if n in batched else a for n, a in rows.items()}, batched, {})
+        for places in (order, np.roll([*order[:-1], size], 1))
+    )
+    return all(_moved_on(before[name], after[name], size) for name in outputs)
+
+
+def _moved_on(before: NDArray[Any], after: NDArray[Any], size: int) -> bool:
+    """Whether an output has moved on by one place along some axis of length `size`; true where it has no such axis."""
+    axes = [axis for axis in range(before.ndim) if before.shape[axis] == size]
+    kept, moved = range(size - 1), range(1, size)
+    return not axes or any(
+        after.shape == before.shape and _close(before.take(kept, axis), after.take(moved, axis))
+        for axis in axes
+    )
 
 
 def _freed(model: Model, size: int, batched: Sequence[str]) -> Model:
@@ -134,9 +165,16 @@ def _in_parts(
 
 def _agree(together: NDArray[Any], apart: Sequence[NDArray[Any]]) -> bool:
     """Whether an output for all rows is what the parts gave, joined along some axis, or the same for every part."""
-    if any(_close(together, np.concatenate(apart, axis=axis)) for axis in range(apart[0].ndim)):
+    axes = [axis for axis in range(together.ndim) if _may_be_joined(apart, axis)]
+    if any(_close(together, np.concatenate(apart, axis=axis)) for axis in axes):
         return True
     return all(_close(together, part) for part in apart)
+
+
+def _may_be_joined(parts: Sequence[NDArray[Any]], axis: int) -> bool:
+    """Whether `parts` differ along `axis` only: what a model finds in its input may be more in one than in another."""
+    others = {(part.ndim, *part.shape[:axis], *part.shape[axis + 1 :]) for part in parts}
+    return len(others) == 1 and axis < parts[0].ndim
 
 
 def _close(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -19,10 +19,12 @@ import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.builder import GraphBuilder, dims, rank
 from igonnx.autodiff.expansion import expand
+from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
 from igonnx.lowering.apply import remove_straight_through
-from igonnx.model import Model, is_floating, own_tensor
+from igonnx.model import Model, is_floating
+from igonnx.tensors import own_tensor
 
 __all__ = [
     "APPLY",
@@ -115,6 +117,7 @@ def build_row_gradient(
     batch_axis: int | None = 0,
     fixed_rows: int | None = None,
     native: bool = False,
+    straight_through: bool = True,
 ) -> RowGradient:
     """Build the graph for `output` after `apply`, explained by the tensors `wrt` (names known to the model)."""
     copy = model.with_graph(model.clone())
@@ -149,14 +152,17 @@ def build_row_gradient(
         if rank(rows_first) > 1
         else product
     )
-    gradients = differentiate(op, {rows_first: seed}, sources)
+    gradients = differentiate(op, {rows_first: seed}, sources, straight_through=straight_through)
     for name, source in zip(wrt, sources, strict=True):
         source.name = f"z:{name}"  # until here it has the name that messages should show
     graph.outputs.clear()
     graph.outputs.append(_output(op, score, "score", ir.Shape(shape[:1])))
     for name, source, gradient in zip(wrt, sources, gradients, strict=True):
         if gradient is None:
-            raise ModelError(f"{model.name}: no gradient reaches {name!r} from output {output!r}")
+            reason = "" if straight_through else NOT_STRAIGHT_THROUGH
+            raise ModelError(
+                f"{model.name}: no gradient reaches {name!r} from output {output!r}{reason}"
+            )
         graph.outputs.append(_output(op, gradient, f"gradient:{name}", source.shape))
     remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)

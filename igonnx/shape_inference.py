@@ -8,8 +8,9 @@ it went in is kept. And operators outside the standard, behind which all shapes 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -21,7 +22,11 @@ __all__ = ["infer_shapes"]
 _MAKES_SEQUENCE = frozenset(
     ["SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"]
 )
-_ROUNDS = 8  # a guess per loop, its correction, and as much again for a loop within a loop
+_ROUNDS = 64  # a few per loop; a guess that has not been proved by then is dropped
+
+Dims: TypeAlias = "list[int | ir.SymbolicDim | None]"
+# What is assumed of inputs of bodies: in every iteration they have these sizes; None: no assumption.
+Guesses: TypeAlias = "dict[ir.Value, Dims]"
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -29,11 +34,18 @@ def infer_shapes(model: ir.Model) -> None:
     _infer(model)
     if not any(node.op_type in ("Loop", "Scan") for node in model.graph.all_nodes()):
         return
-    guessed: set[ir.Value] = set()
+    guesses: Guesses = {}
     for _ in range(_ROUNDS):
-        if not _settle(model.graph, guessed):
-            break
+        if not _settle(model.graph, guesses):
+            return
         _infer(model)
+    written = {value: value.shape for value in model.graph.outputs}
+    for value in guesses:
+        value.shape = None
+    _forget(model.graph, {})
+    for value, shape in written.items():
+        value.shape = shape
+    _infer(model)
 
 
 def _infer(model: ir.Model) -> None:
@@ -46,83 +58,163 @@ def _infer(model: ir.Model) -> None:
     finally:
         logger.setLevel(level)
     for node in model.graph.all_nodes():
-        # Of a sequence without known shapes, the pass keeps the type of its elements only.
-        if node.op_type in _MAKES_SEQUENCE and isinstance(node.outputs[0].type, ir.TensorType):
-            node.outputs[0].type = ir.SequenceType(node.outputs[0].type)
+        for body in subgraphs(node).values():
+            _describe_constants(body)
+    _mark_sequences(model.graph)
 
 
-def _settle(graph: ir.Graph, guessed: set[ir.Value]) -> bool:
-    """Improve what is known of the values that loops carry; returns whether anything changed."""
+def _mark_sequences(graph: ir.Graph) -> None:
+    """Say of sequences that they are: of those without known shapes, the pass keeps the type of the elements only."""
+    for node in graph:
+        bodies = subgraphs(node)
+        if node.op_type == "Loop":
+            for initial, entering in zip(node.inputs[2:], bodies["body"].inputs[2:], strict=True):
+                _mark_sequence(entering, [initial])
+        for body in bodies.values():
+            _mark_sequences(body)
+        if node.op_type in _MAKES_SEQUENCE:
+            _mark_sequence(node.outputs[0], None)
+        elif node.op_type == "Identity":
+            _mark_sequence(node.outputs[0], node.inputs)
+        elif node.op_type == "Loop":
+            for initial, final in zip(node.inputs[2:], node.outputs, strict=False):
+                _mark_sequence(final, [initial])
+        elif node.op_type == "If":
+            for final, *ends in zip(
+                node.outputs, *(body.outputs for body in bodies.values()), strict=True
+            ):
+                _mark_sequence(final, ends)
+
+
+def _mark_sequence(value: ir.Value, like: Sequence[ir.Value | None] | None) -> None:
+    """Make the type of `value` a sequence if one of `like` is, or without condition."""
+    if not isinstance(value.type, ir.TensorType):
+        return
+    if like is None or any(x is not None and isinstance(x.type, ir.SequenceType) for x in like):
+        value.type, value.shape = ir.SequenceType(value.type), None
+
+
+def _describe_constants(body: ir.Graph) -> None:
+    """Note types and shapes of the initializers of `body`: one that is an output may be described as such only."""
+    for value in body.initializers.values():
+        if value.const_value is not None and value.type is None:
+            value.type = ir.TensorType(value.const_value.dtype)
+            value.shape = ir.Shape(value.const_value.shape.numpy())
+
+
+def _settle(graph: ir.Graph, guesses: Guesses) -> bool:
+    """Improve what is known of the values that loops carry; returns whether anything changed.
+
+    Everything is assumed before anything is concluded, and all is concluded before an assumption is given up for want
+    of proof: what leaves an outer loop may depend on what is known of one in it.
+    """
+    states = [state for node in graph.all_nodes() if node.op_type == "Loop" for state in _states(node)]
     changed = False
     for node in graph.all_nodes():
         if node.op_type == "Scan":
-            changed |= _describe_scan(node)
-        elif node.op_type == "Loop":
-            for state in _states(node):
-                changed |= _guess(*state, node, guessed)
-    return changed
+            changed |= _describe_scan(node, guesses)
+    for state in states:
+        changed |= _guess(state, guesses)
+    if changed:
+        return True
+    for state in states:
+        changed |= _conclude(state, guesses)
+    if changed:
+        return True
+    # Any one may be why the next is wrong.
+    return any(_weaken(state, guesses, proven=True) for state in states) or any(
+        _weaken(state, guesses, proven=False) for state in states
+    )
 
 
-def _states(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, ir.Value, ir.Value]]:
-    """Per value that a Loop carries: as it enters the loop, enters the body, leaves the body, leaves the loop."""
+@dataclass(frozen=True)
+class _State:
+    """A value that a Loop carries: as it enters the loop, enters the body, leaves the body, leaves the loop."""
+
+    initial: ir.Value
+    entering: ir.Value
+    leaving: ir.Value
+    final: ir.Value
+    body: ir.Graph
+
+
+def _states(node: ir.Node) -> Iterator[_State]:
     body = subgraphs(node)["body"]
     for i, initial in enumerate(node.inputs[2:]):
         if initial is not None:
-            yield initial, body.inputs[2 + i], body.outputs[1 + i], node.outputs[i]
+            yield _State(
+                initial, body.inputs[2 + i], body.outputs[1 + i], node.outputs[i], body
+            )
 
 
-def _guess(
-    initial: ir.Value,
-    entering: ir.Value,
-    leaving: ir.Value,
-    final: ir.Value,
-    node: ir.Node,
-    guessed: set[ir.Value],
-) -> bool:
-    """Assume that a carried value keeps the shape it starts with; correct that by what leaves the body."""
+def _guess(state: _State, guesses: Guesses) -> bool:
+    """Assume that a carried value keeps the shape it starts with, where its own description leaves that open."""
+    initial, entering = state.initial, state.entering
     if entering.type is None and initial.type is not None:
         entering.type = initial.type
-    if isinstance(initial.type, ir.SequenceType) or initial.shape is None:
+    if entering in guesses or initial.shape is None or isinstance(initial.type, ir.SequenceType):
         return False
-    if entering not in guessed:
-        if entering.shape is not None and len(entering.shape) == len(initial.shape):
-            return _conclude(entering, final)
-        guessed.add(entering)
-        entering.shape = ir.Shape(list(initial.shape))
-        return True
-    if entering.shape is None:
-        return False  # given up: even the number of axes changes
-    if leaving.shape is not None and len(leaving.shape) != len(entering.shape):
-        entering.shape = None
-        _forget(subgraphs(node)["body"])
-        return True
-    after = [None] * len(entering.shape) if leaving.shape is None else list(leaving.shape)
-    kept = [a if _same(a, b) else None for a, b in zip(entering.shape, after, strict=True)]
-    if all(_same(a, b) or b is None for a, b in zip(entering.shape, kept, strict=True)) and (
-        sum(b is None for b in kept) == sum(_unknown(a) for a in entering.shape)
-    ):
-        return _conclude(entering, final)
-    entering.shape = ir.Shape(kept)
-    _forget(subgraphs(node)["body"])
+    known: Dims = list(initial.shape)
+    if entering.shape is not None:
+        if len(entering.shape) != len(known):
+            return False
+        known = [b if _unknown(a) else a for a, b in zip(entering.shape, known, strict=True)]
+    guesses[entering] = [None if _unknown(dim) else dim for dim in known]
+    if entering.shape is not None and list(entering.shape) == known:
+        return False
+    entering.shape = ir.Shape(known)
     return True
 
 
-def _conclude(entering: ir.Value, final: ir.Value) -> bool:
-    """What holds in every iteration holds after the last."""
-    if entering.shape is None:
+def _weaken(state: _State, guesses: Guesses, *, proven: bool) -> bool:
+    """Give up the sizes that do not leave the body as they have entered it; without `proven`, unless surely they do."""
+    entering, leaving = state.entering, state.leaving
+    guess = guesses.get(entering)
+    if guess is None or entering.shape is None:
         return False
-    shape = list(entering.shape)
-    if final.shape is not None and len(final.shape) == len(shape):
-        known = [b if _unknown(a) else a for a, b in zip(shape, final.shape, strict=True)]
+    if leaving.shape is None:
+        if proven:
+            return False
+        kept: Dims = [None] * len(guess)
+    elif len(leaving.shape) != len(guess):
+        # Even the number of axes changes.
+        entering.shape = None
+        _forget(state.body, guesses)
+        return True
+    else:
+        kept = [
+            a if _same(a, b) or (proven and _unknown(b)) else None
+            for a, b in zip(guess, leaving.shape, strict=True)
+        ]
+    if all(b is not None or a is None for a, b in zip(guess, kept, strict=True)):
+        return False
+    guesses[entering] = kept
+    entering.shape = ir.Shape(kept)
+    _forget(state.body, guesses)
+    return True
+
+
+def _conclude(state: _State, guesses: Guesses) -> bool:
+    """What enters every iteration with the size that it started with, and leaves it so, has it after the last."""
+    initial, entering, leaving, final = state.initial, state.entering, state.leaving, state.final
+    if entering not in guesses or initial.shape is None or leaving.shape is None:
+        return False
+    if entering.shape is None or len(leaving.shape) != len(entering.shape):
+        return False
+    known: Dims = [
+        start if _same(a, b) else None
+        for start, a, b in zip(initial.shape, guesses[entering], leaving.shape, strict=True)
+    ]
+    if final.shape is not None and len(final.shape) == len(known):
+        known = [b if _unknown(a) else a for a, b in zip(known, final.shape, strict=True)]
         if all(_same(a, b) or _unknown(a) for a, b in zip(known, final.shape, strict=True)):
             return False
-        shape = known
-    final.shape = ir.Shape(shape)
+    final.shape = ir.Shape(known)
     final.type = final.type or entering.type
     return True
 
 
-def _describe_scan(node: ir.Node) -> bool:
+def _describe_scan(node: ir.Node, guesses: Guesses) -> bool:
     """Tell the body of a Scan the shapes of what it carries and of the slices it is given."""
     body, changed = subgraphs(node)["body"], False
     slices = node.attributes["num_scan_inputs"].as_int()
@@ -137,17 +229,21 @@ def _describe_scan(node: ir.Node) -> bool:
             del dims[along[i - states]]
         inner.shape = ir.Shape(dims)
         inner.type = inner.type or outer.type
+        guesses[inner] = dims
         changed = True
     return changed
 
 
-def _forget(body: ir.Graph) -> None:
+def _forget(body: ir.Graph, guesses: Guesses) -> None:
     """Drop what was inferred inside `body` from a guess that turned out wrong."""
     for node in body:
         for value in node.outputs:
             value.shape = None
         for inner in subgraphs(node).values():
-            _forget(inner)
+            for value in inner.inputs:
+                if guesses.pop(value, None) is not None:
+                    value.shape = None
+            _forget(inner, guesses)
 
 
 def _unknown(dim: int | ir.SymbolicDim | None) -> bool:

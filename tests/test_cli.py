@@ -91,6 +91,16 @@ def examples(tmp_path_factory):
         [onnx.numpy_helper.from_array(np.float32(0), "zero")],
     )
     save_model(
+        folder / "quantised.onnx",
+        [
+            helper.make_node("QuantizeLinear", ["x", "scale"], ["codes"]),
+            helper.make_node("DequantizeLinear", ["codes", "scale"], ["y"]),
+        ],
+        [("x", ["n", 4])],
+        [("y", ["n", 4])],
+        [onnx.numpy_helper.from_array(np.float32(0.1), "scale")],
+    )
+    save_model(
         folder / "no_rule.onnx",
         [helper.make_node("Det", ["x"], ["y"])],
         [("x", ["n", 4, 4])],
@@ -187,6 +197,10 @@ class TestErrors:
                 "cannot write 'none/a.npz': folder 'none': no such file or directory",
             ),
             (["no_path.onnx", "four.npy"], "no differentiable path from 'x' to output 'y'"),
+            (
+                ["quantised.onnx", "four.npy", "--no-straight-through"],
+                "with straight_through=False rounding to codes has none",
+            ),
             (["no_rule.onnx", "four_by_four.npy"], "Det"),
             (["digits.onnx", "digit0.png", "--tolerance", "-1"], "tolerance"),
             (["digits.onnx", "digit0.png", "--preset", "none"], "unknown preset 'none'"),

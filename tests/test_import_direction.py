@@ -19,7 +19,7 @@ PACKAGE = Path(igonnx.__file__).parent
 # From the ground up. A name stands for the module and everything in it; the files of one floor do
 # not import each other, except within one package.
 FLOORS = [
-    ["errors", "_core", "constant_folding"],
+    ["errors", "_core", "constant_folding", "tensors"],
     ["autodiff.builder", "upgrade"],
     ["autodiff.node_view", "autodiff.sequences", "autodiff.broadcasting"],
     ["branches", "constants", "shape_inference"],

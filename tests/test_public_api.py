@@ -66,7 +66,7 @@ def _parameters(function: Any) -> str:
         (
             igonnx.Explainer,
             "(model, *, output=None, wrt=None, apply=None, providers=None, engine='native', "
-            "batch_size=None, threads=None)",
+            "batch_size=None, threads=None, straight_through=True)",
         ),
         (igonnx.Explainer.predict, "(self, inputs)"),
         (
@@ -74,7 +74,7 @@ def _parameters(function: Any) -> str:
             "(self, inputs, *, baseline=None, target=None, steps=50, rule='gauss_legendre', tolerance=None, "
             "max_steps=1000, progress=None)",
         ),
-        (igonnx.gradient, "(model, *, wrt=None, output=None)"),
+        (igonnx.gradient, "(model, *, wrt=None, output=None, straight_through=True)"),
         (igonnx.Attribution.save, "(self, path)"),
         (igonnx.Attribution.render, "(self, image, *, index=0, name=None, **options)"),
         (igonnx.Attribution.plot, "(self, image, *, index=0, name=None, **options)"),

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from igonnx.errors import ModelError
+from igonnx.tensors import own_tensor
 
 __all__ = ["Dim", "GraphBuilder", "Operand", "rank", "static_shape"]
 
@@ -114,6 +115,7 @@ class GraphBuilder:
             value = body.initializers[name]
             if not value.is_graph_input() and not value.is_graph_output():
                 body.initializers.pop(name)
+                value.const_value = own_tensor(cast("ir.TensorProtocol", value.const_value))
                 value.name = self.unique("constant")
                 self.model.graph.register_initializer(value)
 

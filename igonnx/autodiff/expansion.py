@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from igonnx.autodiff import registry
-from igonnx.autodiff.transform import between
+from igonnx.autodiff.transform import Observer, between
 from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
 from igonnx.constants import settle_constants
@@ -19,19 +19,22 @@ __all__ = ["expand"]
 _ROUNDS = 8  # an operator that stands for others which stand for others...
 
 
-def expand(model: ir.Model, sources: Sequence[str], output: str) -> None:
+def expand(
+    model: ir.Model, sources: Sequence[str], output: str, *, observe: Observer | None = None
+) -> None:
     """Lower, in place, what lies between `sources` and `output`, has no rule, and is made of operators that have.
 
     Arithmetic on sizes that are fixed by now is done. Names of tensors stay; find values again by name. Quantised
     operators go on computing what they do and get a straight-through form beside them:
-    `igonnx.lowering.apply.remove_straight_through` ends it.
+    `igonnx.lowering.apply.remove_straight_through` ends it. An observer is told of nodes that cannot be lowered, which
+    stay; without one that is an error.
     """
     if fold_constants(model.graph, batch_is_settled=True):
         infer_shapes(model)
     for _ in range(_ROUNDS):
         values = {value.name: value for value in _values(model.graph)}
         nodes = between(model.graph, [values[name] for name in sources], [values[output]])
-        if not lower(model, nodes, _needs_lowering, straight_through=True):
+        if not lower(model, nodes, _needs_lowering, straight_through=True, observe=observe):
             return
         settle_constants(model)
         inline_settled_branches(model)

@@ -65,14 +65,13 @@ def gradient(
     results = differentiate(op, {target: cotangent}, sources, straight_through=straight_through)
     _refuse_taken_names(graph, [cotangent.name, *(f"grad_{name}" for name in names)])
     graph.inputs.append(cotangent)
-    for source, result in zip(sources, results, strict=True):
+    # By name: a Loop that had to put out more has given its outputs' names to others.
+    for name, source, result in zip(names, sources, results, strict=True):
         if result is None:
             reason = "" if straight_through else NOT_STRAIGHT_THROUGH
-            raise ModelError(
-                f"no gradient reaches {source.name!r} from output {chosen.name!r}{reason}"
-            )
+            raise ModelError(f"no gradient reaches {name!r} from output {chosen.name!r}{reason}")
         named = op.Identity(result)
-        named.name, named.shape, named.type = f"grad_{source.name}", source.shape, source.type
+        named.name, named.shape, named.type = f"grad_{name}", source.shape, source.type
         graph.outputs.append(named)
     remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)

@@ -16,23 +16,25 @@ import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
 from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import NodeView, operator_name
+from igonnx.autodiff.node_view import NodeView
 from igonnx.errors import ModelError
 
 __all__ = [
     "Rule",
     "Vjp",
     "carrying_outputs",
-    "coverage",
     "elementwise",
     "encoder",
     "encodes",
     "find",
     "is_code",
     "is_nondifferentiable",
+    "known_operators",
     "mover",
     "moves_codes",
     "nondifferentiable",
+    "refusal",
+    "refuse",
     "registered",
     "rule",
 ]
@@ -48,6 +50,7 @@ Differentiate: TypeAlias = Callable[
 
 _rules: dict[tuple[str, str], Rule] = {}
 _nondifferentiable: set[tuple[str, str]] = set()
+_refusals: dict[tuple[str, str], str] = {}
 _encoders: dict[tuple[str, str], int | None] = {}
 _movers: set[tuple[str, str]] = set()
 
@@ -108,6 +111,8 @@ def elementwise(op_type: str, *partials: Partial | None, domain: str = "") -> No
             gradients.append(full if alone else unbroadcast(v.op, full, v.y, value))
         return gradients
 
+    notes = [partial.__doc__ for partial in partials if partial is not None and partial.__doc__]
+    backward.__doc__ = "\n\n".join([f"{op_type}: elementwise, by its derivative.", *notes])
     rule(op_type, domain=domain)(backward)
 
 
@@ -116,6 +121,13 @@ def nondifferentiable(*op_types: str, domain: str = "") -> None:
     for op_type in op_types:
         _claim(domain, op_type)
         _nondifferentiable.add((domain, op_type))
+
+
+def refuse(*op_types: str, domain: str = "", because: str) -> None:
+    """Say why no gradient crosses these operators, and what to do instead, for the error that names them."""
+    for op_type in op_types:
+        _claim(domain, op_type)
+        _refusals[domain, op_type] = because
 
 
 def encoder(*op_types: str, domain: str = "", outputs: int | None = None) -> None:
@@ -162,6 +174,12 @@ def find(node: ir.Node) -> Rule | None:
     return _rules.get(_key(node))
 
 
+def refusal(node: ir.Node) -> str | None:
+    """Why no gradient crosses `node`'s operator, where that is known."""
+    _load()
+    return _refusals.get(_key(node))
+
+
 def is_nondifferentiable(node: ir.Node) -> bool:
     """Whether `node`'s operator is known to carry no gradient."""
     _load()
@@ -174,22 +192,10 @@ def registered() -> dict[tuple[str, str], Rule]:
     return dict(_rules)
 
 
-def coverage(model: ir.Model) -> dict[str, str]:
-    """For each operator of `model` (`Conv`, `com.microsoft::Gelu`): "rule", "no gradient needed" or "missing"."""
-    found: dict[str, str] = {}
-    for node in model.graph.all_nodes():
-        if find(node) is not None:
-            status = "rule"
-        elif is_nondifferentiable(node) or not any(_is_floating(value) for value in node.outputs):
-            status = "no gradient needed"
-        else:
-            status = "missing"
-        found[operator_name(node)] = status
-    return dict(sorted(found.items()))
-
-
-def _is_floating(value: ir.Value) -> bool:
-    return value.dtype is None or value.dtype.is_floating_point()
+def known_operators() -> set[tuple[str, str]]:
+    """Every (domain, operator) that has a rule, carries no gradient, or is refused with a reason."""
+    _load()
+    return {*_rules, *_nondifferentiable, *_refusals}
 
 
 def _key(node: ir.Node) -> tuple[str, str]:
@@ -197,7 +203,7 @@ def _key(node: ir.Node) -> tuple[str, str]:
 
 
 def _claim(domain: str, op_type: str) -> None:
-    if (domain, op_type) in _rules or (domain, op_type) in _nondifferentiable:
+    if any((domain, op_type) in known for known in (_rules, _nondifferentiable, _refusals)):
         raise ValueError(f"operator {domain}::{op_type} is registered twice")
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "is_real_tensor",
     "keeps_its_shape",
     "placeholder",
+    "recompute",
     "residuals_of",
     "substitute",
 ]
@@ -63,9 +64,59 @@ def placeholder(
 
 
 def residuals_of(backward: ir.Graph, body: ir.Graph) -> list[ir.Value]:
-    """What `backward` reads of the inputs and results of `body`."""
-    owned = {*body.inputs, *(value for node in body for value in node.outputs)}
+    """What `backward` reads of the inputs, results and remaining constants of `body`."""
+    owned = {*body.inputs, *body.initializers.values()}
+    owned.update(value for node in body for value in node.outputs)
     return [value for value in captures_of(backward) if value in owned]
+
+
+def recompute(
+    op: GraphBuilder,
+    backward: ir.Graph,
+    body: ir.Graph,
+    *kinds: type[ir.TypeProtocol],
+    behind: ir.Node | None = None,
+) -> None:
+    """Let `backward` compute what it reads of `body` by itself, where that is of one of `kinds`; in place.
+
+    That is done first of all, or right `behind` a node.
+
+    So it is with sequences inside a loop, which can neither be stacked nor put into a sequence. What they are made of
+    is read instead.
+    """
+    while True:
+        read = residuals_of(backward, body)
+        nodes = [value.producer() for value in read if isinstance(value.type, kinds)]
+        node = next((node for node in nodes if node is not None), None)
+        if node is None:
+            return
+        copy = _copy(op, node)
+        if behind is None:
+            backward.insert_before(backward[0], copy)
+        else:
+            backward.insert_after(behind, copy)
+        substitute(backward, dict(zip(node.outputs, copy.outputs, strict=True)))
+
+
+def _copy(op: GraphBuilder, node: ir.Node) -> ir.Node:
+    """Another node that computes the same; the values inside its bodies keep their names."""
+    attributes = [
+        ir.AttrGraph(name, attribute.as_graph().clone(allow_outer_scope_values=True))
+        if attribute.type == ir.AttributeType.GRAPH
+        else attribute
+        for name, attribute in node.attributes.items()
+    ]
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        node.inputs,
+        attributes,
+        num_outputs=len(node.outputs),
+        name=op.unique(node.op_type),
+    )
+    for old, new in zip(node.outputs, copy.outputs, strict=True):
+        new.name, new.type, new.shape = op.unique("again"), old.type, old.shape
+    return copy
 
 
 def substitute(graph: ir.Graph, stand_ins: Mapping[ir.Value, ir.Value]) -> None:
@@ -82,10 +133,13 @@ def expose_branch(
     """Let an If put out `values` of one branch, where the other branch puts out something empty."""
     exposed = {}
     for value in values:
-        dtype = _tensor_dtype(v, value)
+        dtype = value.dtype if is_sequence(value) else _tensor_dtype(v, value)
         v.op.within(branch).put_out(value)
         for other in others:
             inner = v.op.within(other)
+            if is_sequence(value):
+                inner.put_out(inner.SequenceEmpty(dtype=int(dtype)), value.type)
+                continue
             shape = [0] * len(value.shape if value.shape is not None else (0,))
             inner.put_out(inner.constant(np.zeros(shape, dtype=dtype.numpy())))
         # Not of the shape of `value`: what is empty may not be taken for a buffer of that size.
@@ -124,6 +178,8 @@ def expose_sequences(
     body.outputs[1 + carried : 1 + carried] = grown
     with v.op.before(node):
         empty = [v.op.SequenceEmpty(dtype=int(_tensor_dtype(v, value))) for value in values]
+        for nothing, kind in zip(empty, kinds, strict=True):
+            nothing.type = kind
     new = ir.Node(
         node.domain,
         node.op_type,
@@ -171,5 +227,6 @@ def _new_output(v: Vjp, like: ir.Value, shape: ir.Shape | None) -> ir.Value:
     v.node.resize_outputs(len(v.node.outputs) + 1)
     value = v.node.outputs[-1]
     value.name = v.op.unique("residual")
-    value.type, value.shape = ir.TensorType(_tensor_dtype(v, like)), shape
+    value.type = like.type if is_sequence(like) else ir.TensorType(_tensor_dtype(v, like))
+    value.shape = shape
     return value

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from igonnx.autodiff.builder import dims, rank
+from igonnx.autodiff.node_view import captures
 from igonnx.autodiff.transform import differentiable_sources
 from igonnx.errors import InputError, ModelError
 from igonnx.model import Model, dtype_name, is_floating
@@ -114,7 +115,7 @@ def _dependent_on(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]
     dependent = set(sources)
     for node in graph:
         if node.op_type not in ("Shape", "Size") and any(
-            value in dependent for value in node.inputs
+            value in dependent for value in [*node.inputs, *captures(node)]
         ):
             dependent.update(node.outputs)
     return dependent

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias, cast
 
 import onnx_ir as ir
 
 from igonnx.autodiff import registry
 from igonnx.autodiff.builder import GraphBuilder
 from igonnx.autodiff.node_view import captures, operator_name, subgraphs
-from igonnx.autodiff.sequences import add_sequences, is_sequence
+from igonnx.autodiff.residuals import gradient_dtype
+from igonnx.autodiff.sequences import add_sequences, is_sequence, zero_sequence
 from igonnx.errors import ModelError, UnsupportedOperatorError
 
-__all__ = ["between", "differentiable_sources", "differentiate"]
+__all__ = ["Observer", "between", "differentiable_sources", "differentiate", "reached_values"]
+
+# Told of each node that a gradient arrives at, and of why it cannot cross that node, if so.
+Observer: TypeAlias = "Callable[[ir.Node, ModelError | None], None]"
 
 
 def differentiate(
@@ -30,6 +34,7 @@ def differentiate(
     nodes: Sequence[ir.Node] | None = None,
     *,
     straight_through: bool = True,
+    observe: Observer | None = None,
 ) -> list[ir.Value | None]:
     """Append the backward pass through `nodes`, by default those of the graph of `op`, to that graph.
 
@@ -37,12 +42,13 @@ def differentiate(
     its gradient (same shape and dtype), or None where no differentiable path leads from it to an output. Without
     `straight_through` nothing passes the operators that round to codes.
 
-    Raises `UnsupportedOperatorError` when a gradient would have to cross an operator without a rule.
+    Raises `UnsupportedOperatorError` when a gradient would have to cross an operator without a rule; an observer is
+    told instead, and the walk goes on with zeros.
     """
     nodes = list(op.graph) if nodes is None else nodes
-    reached = _reached_values(nodes, wrt, straight_through)
+    reached = reached_values(nodes, wrt, straight_through)
     active = _active_nodes(nodes, reached, cotangents)
-    walk = functools.partial(differentiate, straight_through=straight_through)
+    walk = functools.partial(differentiate, straight_through=straight_through, observe=observe)
     unknown = next((n for n in reversed(nodes) if n in active and registry.find(n) is None), None)
     contributions: dict[ir.Value, list[ir.Value]] = {
         value: [cotangent] for value, cotangent in cotangents.items()
@@ -51,13 +57,21 @@ def differentiate(
         if node not in active or not any(value in contributions for value in node.outputs):
             continue
         gradients = tuple(_accumulate(op, contributions, value) for value in node.outputs)
+        refused = None
+        sources = [] if observe is None else [v for v in _uses(node) if v in reached]
         try:
             pairs = _backward(op, node, gradients, reached, cotangents, wrt, walk)
         except ModelError as error:
-            if unknown is None or isinstance(error, UnsupportedOperatorError):
+            if observe is not None:
+                refused, pairs = error, [(value, _zeros(op, value)) for value in sources]
+            elif unknown is None or isinstance(error, UnsupportedOperatorError):
                 raise
-            # An operator nobody knows leaves no shapes behind it: then it is what is wrong.
-            raise UnsupportedOperatorError(_no_rule_message(unknown, cotangents, wrt)) from error
+            else:
+                # An operator nobody knows leaves no shapes behind it: then it is what is wrong.
+                message = _no_rule_message(unknown, cotangents, wrt)
+                raise UnsupportedOperatorError(message) from error
+        if observe is not None:
+            observe(node, refused)
         for value, gradient in pairs:
             _annotate(gradient, value)
             contributions.setdefault(value, []).append(gradient)
@@ -74,10 +88,10 @@ def differentiable_sources(
     """Those of `candidates` from which a differentiable path leads to `output`."""
     candidates = list(candidates)
     nodes = list(graph)
-    reached = _reached_values(nodes, candidates, straight_through)
+    reached = reached_values(nodes, candidates, straight_through)
     carried: set[ir.Value] = {output}
     for node in reversed(nodes):
-        if any(value in carried for value in node.outputs) and _passes_gradients(node):
+        if any(v in carried and v in reached for v in node.outputs) and _passes_gradients(node):
             carried.update(value for value in _uses(node) if value in reached)
     return [value for value in candidates if value in carried]
 
@@ -87,9 +101,10 @@ def between(
 ) -> list[ir.Node]:
     """Nodes of `graph` on any path from `sources` to `outputs`, differentiable or not."""
     nodes = list(graph)
-    computed = set(sources)
+    known, computed = set(sources), set[ir.Value]()  # what computes a source lies in front of it
     for node in nodes:
-        if any(value in computed for value in _uses(node)):
+        if any(value in known for value in _uses(node)):
+            known.update(node.outputs)
             computed.update(node.outputs)
     needed = set(outputs)
     found: list[ir.Node] = []
@@ -162,13 +177,19 @@ def _accumulate(
     return terms[0]
 
 
+def _zeros(op: GraphBuilder, value: ir.Value) -> ir.Value:
+    if is_sequence(value):
+        return zero_sequence(op, value)
+    return op.zeros(op.shape(value), gradient_dtype(value))
+
+
 def _sum(op: GraphBuilder, terms: Sequence[ir.Value]) -> ir.Value:
     if any(is_sequence(term) for term in terms):
         return functools.reduce(functools.partial(add_sequences, op), terms)
     return cast("ir.Value", op.Add(*terms) if len(terms) == 2 else op.Sum(*terms))
 
 
-def _reached_values(
+def reached_values(
     nodes: Sequence[ir.Node], wrt: Sequence[ir.Value], straight_through: bool
 ) -> set[ir.Value]:
     """Values that depend differentiably on `wrt`.
@@ -229,6 +250,12 @@ def _uses(node: ir.Node) -> list[ir.Value]:
 def _no_rule_message(node: ir.Node, outputs: Iterable[ir.Value], wrt: Sequence[ir.Value]) -> str:
     name = operator_name(node)
     path = " -> ".join([*_names_from(node, wrt), f"[{name}]", *_names_to(node, outputs)])
+    reason = registry.refusal(node)
+    if reason is not None:
+        return (
+            f"no gradient crosses operator {name} (node {node.name!r}), which lies on the path {path}: "
+            f"{reason}"
+        )
     return (
         f"no gradient rule for operator {name} (node {node.name!r}), which the gradient must cross on the path {path}; "
         "explain a tensor between it and the output with wrt=, re-export the model without it, or register a rule "

@@ -246,6 +246,13 @@ def explain(
             "--grey", help="Turn colour images grey for one channel.", rich_help_panel=Images
         ),
     ] = False,
+    straight_through: Annotated[
+        bool,
+        typer.Option(
+            help="Quantised models: gradients go straight through rounding.",
+            rich_help_panel="Method",
+        ),
+    ] = True,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -295,6 +302,7 @@ def explain(
             rule=rule.value,
             tolerance=tolerance,
             max_steps=max_steps,
+            straight_through=straight_through,
             batch_size=batch_size,
             threads=threads,
             engine=engine.value,
@@ -318,11 +326,18 @@ def inspect(
     measure: Annotated[
         bool, typer.Option(help="Measure what a forward pass and a gradient take.")
     ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON, for other programs.")
+    ] = False,
     threads: ThreadsOption = None,
     engine: EngineOption = EngineName.native,
     provider: ProviderOption = None,
 ) -> None:
-    """Show what a model takes and gives, and whether and at what cost it can be explained."""
+    """Show what a model takes and gives, and whether and at what cost it can be explained.
+
+    Of each operator on the way from the output to what it is explained by, it tells what
+    serves the gradient there, and of each node that would be refused why.
+    """
     from igonnx.cli.inspection import Request, run
 
     run(
@@ -333,6 +348,7 @@ def inspect(
             size=_size(size),
             length=length,
             measure=measure,
+            as_json=as_json,
             threads=threads,
             engine=engine.value,
             providers=provider or [],

@@ -46,6 +46,7 @@ class Request:
     rule: str
     tolerance: float | None
     max_steps: int
+    straight_through: bool
     batch_size: int | None
     threads: int | None
     engine: str
@@ -67,6 +68,7 @@ def run(request: Request) -> None:
         engine=request.engine,
         batch_size=request.batch_size,
         threads=request.threads,
+        straight_through=request.straight_through,
     )
     explained = explainer.wrt
     given = read_inputs(model, request.inputs, request.images)

@@ -27,6 +27,7 @@ def lower(
     *,
     straight_through: bool,
     patient: bool = False,
+    observe: Callable[[ir.Node, ModelError], None] | None = None,
 ) -> bool:
     """Replace those of `nodes`, and of nodes in their bodies, that `select` picks, where that is possible; in place.
 
@@ -36,7 +37,7 @@ def lower(
     anything changed.
 
     Raises `ModelError` where a lowering has to know a shape that is unknown; a `patient` caller, who knows more after
-    inferring shapes again, has such nodes left as they are.
+    inferring shapes again, has such nodes left as they are, and so has an observer, who is told of them.
     """
     op = GraphBuilder(model, scope="lowered")
     opset = model.opset_imports.get("", 0)
@@ -50,8 +51,10 @@ def lower(
                 changed = True
             else:
                 changed |= _call_body(op, node, opset)
-        except ModelError:
-            if not patient:
+        except ModelError as error:
+            if observe is not None:
+                observe(node, error)
+            elif not patient:
                 raise
     if model.functions:
         _inline_bodies(model)

@@ -6,18 +6,7 @@ import onnx
 
 __all__ = ["OPERATORS", "without_dialect"]
 
-# The optimiser's layer normalisations, and what ONNX once tried and dropped.
-OPERATORS = frozenset(
-    [
-        "Affine",
-        "Crop",
-        "ImageScaler",
-        "LayerNormalization",
-        "ParametricSoftplus",
-        "ScaledTanh",
-        "SimplifiedLayerNormalization",
-    ]
-)
+OPERATORS = frozenset(["LayerNormalization", "SimplifiedLayerNormalization"])
 _DOMAIN = "ai.igonnx.dialect"
 
 

@@ -54,7 +54,9 @@ def real_weight(n: NodeView, code: int, scale: int, zero_point: int, behind: int
     offset = n.optional_input(zero_point)
     if offset is not None and not _is_zero(n, zero_point):
         value = op.Sub(value, _as_column(op, _as_float(op, offset), behind))
-    return cast("ir.Value", op.Mul(value, _as_column(op, op.cast(n.input(scale), _FLOAT), behind)))
+    weight = op.Mul(value, _as_column(op, op.cast(n.input(scale), _FLOAT), behind))
+    weight.shape = n.input(code).shape
+    return cast("ir.Value", weight)
 
 
 def column_scale(op: GraphBuilder, *scales: ir.Value) -> ir.Value:

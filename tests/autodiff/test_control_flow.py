@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from rule_cases.check import session, validate
-from slopes import check, parse
+from slopes import TOLERANCE, check, differences, parse
 
 import igonnx
+from igonnx.model import Model
 
 RNG = np.random.default_rng(11)
 
@@ -113,10 +114,15 @@ BRANCHES = {
             },
             else_branch = no () => (q) { q = Mul(x, w) }>
     }""",
-    "an initializer of a body": """(bool c, double[2,3] x) => (double[2,3] y) {
+    "growing loop in if": """(bool c, double[2,3] x, double[1,3] w) => (double[a,3] y) {
+        three = Constant<value = int64 {3}>()
         y = If(c) <
-            then_branch = yes () => (p) <double[3] k = {1, 2, 3}> { p = Mul(x, k) },
-            else_branch = no () => (q) <double[3] k = {4, 5, 6}> { s = Sin(x) q = Mul(s, k) }>
+            then_branch = yes () => (p) {
+                e = Exp(w)
+                p = Loop<body = step (int64 i, bool go, h) => (on, g) {
+                    on = Identity(go) s = Mul(h, e) t = Tanh(s) g = Concat<axis = 0>(t, w) }>(three, , x)
+            },
+            else_branch = no () => (q) { q = Mul(x, w) }>
     }""",
     "symbols": """(bool c, double[2,3] x, double[1,3] w) => (double[2,3] y) {
         y = If(c) <
@@ -150,48 +156,58 @@ def test_if_of_a_branch_without_the_explained_tensor(condition):
     np.testing.assert_array_equal(gradient, np.full_like(x, 2.0 * condition))
 
 
-def test_if_with_an_output_that_is_an_initializer_of_the_branch():
-    branch = onnx.helper.make_graph(
-        [onnx.helper.make_node("Mul", ["x", "k"], ["p"])],
-        "yes",
-        [],
-        [onnx.helper.make_empty_tensor_value_info(name) for name in ("p", "k")],
-        [onnx.numpy_helper.from_array(np.array([1.0, 2.0, 3.0]), "k")],
-    )
-    other = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node("Sin", ["x"], ["q"]),
-            onnx.helper.make_node("Identity", ["w"], ["r"]),
-        ],
-        "no",
-        [],
-        [onnx.helper.make_empty_tensor_value_info(name) for name in ("q", "r")],
-    )
-    proto = parse("(bool c, double[2,3] x, double[3] w) => (double[2,3] z) { z = Mul(y, k1) }")
-    node = onnx.helper.make_node("If", ["c"], ["y", "k1"], then_branch=branch, else_branch=other)
+def _with_constants_in_bodies() -> onnx.ModelProto:
+    """Branches with initializers, each of the same name; one is an output as well."""
+    branches = {}
+    for name, operator, factor in (("then_branch", "Exp", 1.0), ("else_branch", "Sin", 2.0)):
+        branches[name] = onnx.helper.make_graph(
+            [
+                onnx.helper.make_node(operator, ["x"], ["s"]),
+                onnx.helper.make_node("Mul", ["s", "k"], ["m"]),
+                onnx.helper.make_node("Add", ["m", "l"], ["p"]),
+            ],
+            name,
+            [],
+            [onnx.helper.make_empty_tensor_value_info(name) for name in ("p", "k")],
+            [
+                onnx.numpy_helper.from_array(np.array([1.0, 2.0, 3.0]) * factor, "k"),
+                onnx.numpy_helper.from_array(np.array([4.0, 5.0, 6.0]) * factor, "l"),
+            ],
+        )
+    proto = parse("(bool c, double[2,3] x) => (double[2,3] z) { z = Mul(y, k1) }")
+    node = onnx.helper.make_node("If", ["c"], ["y", "k1"], **branches)
     proto.graph.node.insert(0, node)
-    for condition in (True, False):
-        check(proto, {"c": boolean(condition), "x": array(2, 3), "w": array(3)})
+    return proto
 
 
-def test_if_with_an_unnamed_output():
-    proto = parse(BRANCHES["an unused output"])
-    proto.graph.node[0].output[1] = ""
-    for condition in (True, False):
-        check(proto, {"c": boolean(condition), "x": array(2, 3)})
+@CONDITIONS
+def test_if_with_initializers_in_its_branches(condition):
+    check(_with_constants_in_bodies(), {"c": boolean(condition), "x": array(2, 3)})
 
 
 @CONDITIONS
 def test_lstm_in_if(condition):
-    """A listed silent failure of another differentiator."""
-    size = 3
-    weights = {"W": array(1, 4 * size, 2), "R": array(1, 4 * size, size), "B": array(1, 8 * size)}
-    text = """(bool c, double[4,2,2] x) => (double[1,2,3] y) {
+    """A listed silent failure of another differentiator; the runtime has LSTM in float32 only."""
+    weights = {"W": array(1, 12, 2), "R": array(1, 12, 3), "B": array(1, 24)}
+    text = """(bool c, float[4,2,2] x) => (float[1,2,3] y) {
         y = If(c) <
             then_branch = yes () => (p) { all, p = LSTM<hidden_size = 3>(x, W, R, B) },
             else_branch = no () => (q) { all, h = LSTM<hidden_size = 3>(x, W, R) q = Sin(h) }>
     }"""
-    check(parse(text, **weights), {"c": boolean(condition), "x": array(4, 2, 2)})
+    single = parse(text, **{name: a.astype(np.float32) for name, a in weights.items()})
+    feeds = {"c": boolean(condition), "x": array(4, 2, 2)}
+    (y,) = session(single).run(["y"], {**feeds, "x": feeds["x"].astype(np.float32)})
+    # What the layer is written in runs in float64 too.
+    double = igonnx.gradient(parse(text.replace("float", "double"), **weights))
+    runtime = session(double)
+    cotangent = array(1, 2, 3)
+    given = {**feeds, "cotangent_y": cotangent}
+    found, gradient = runtime.run(["y", "grad_x"], given)
+    np.testing.assert_allclose(found, y, atol=1e-6)
+    expected = differences(
+        lambda changed: runtime.run(["y"], {**given, **changed})[0], feeds, "x", cotangent
+    )
+    np.testing.assert_allclose(gradient, expected, atol=TOLERANCE)
 
 
 # -- Scan ----------------------------------------------------------------------------------------
@@ -267,6 +283,18 @@ SCANS = {
         }""",
         ("ys",),
     ),
+    "a growing loop": (
+        """(double[1,3] h, double[4,1,3] x) => (double[1,3] last) {
+            three = Constant<value = int64 {3}>() zero = Constant<value_ints = [0]>()
+            last = Scan<num_scan_inputs = 1, body = outer (h1, x1) => (double[1,3] h2) {
+                g = Sin(h1)
+                long = Loop<body = inner (int64 j, bool ongoing, k1) => (and_on, k2) {
+                    and_on = Identity(ongoing) s = Mul(k1, x1) t = Mul(s, g) k2 = Concat<axis = 0>(t, x1)
+                }>(three, , g)
+                h2 = ReduceSum(long, zero) }>(h, x)
+        }""",
+        ("last",),
+    ),
     "nested": (
         """(double[3] h, double[4,2,3] x, double[3] w) => (double[3] last, double[4,2,3] ys) {
             last, ys = Scan<num_scan_inputs = 1, body = outer (h1, x1) => (h2, y) {
@@ -298,17 +326,6 @@ def test_scan(case):
         read = {"af": ["a", "z", "w"], "bf": ["b", "x"], "ys": ["a", "z", "w"]}
         wrt = read[output] if case.startswith("states and slices") else None
         check(proto, feeds, output=output, wrt=wrt)
-
-
-def test_scan_with_an_unnamed_output():
-    proto = parse(SCANS["a state put out"][0].replace("double[3] last, ", ""))
-    proto.graph.node[0].output[0] = ""
-    check(proto, _feeds(proto))
-
-
-def test_scan_of_no_slices():
-    proto = parse(SCANS["a state put out"][0].replace("[4,3]", "[n,3]"))
-    check(proto, {"h": array(3), "x": array(0, 3)}, output="last")
 
 
 # -- Loop ----------------------------------------------------------------------------------------
@@ -454,7 +471,8 @@ LOOPS = {
     ),
     "no states": (
         """(int64 n, double[6,3] x) => (double[m,3] ys) {
-            ys = Loop<body = step (int64 i, bool go) => (on, y) { on = Identity(go) x1 = Gather(x, i) y = Mul(x1, x1) }>(n)
+            yes = Constant<value = bool {1}>()
+            ys = Loop<body = step (int64 i, bool go) => (on, y) { on = Identity(go) x1 = Gather(x, i) y = Mul(x1, x1) }>(n, yes)
         }""",
         ("ys",),
     ),
@@ -470,6 +488,8 @@ def test_loop(case, trips):
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero"))
     feeds = _feeds(proto, n=np.array(trips))
     for output in outputs:
+        if trips == 0 and output in ("ys", "zs"):
+            continue  # the runtime does not know how many axes nothing has
         check(proto, feeds, output=output, wrt=_those_that_count(case, output))
 
 
@@ -491,19 +511,19 @@ def test_loop_that_stops_by_its_condition():
 @pytest.mark.parametrize("body", ["grows", "scanned outputs"])
 def test_output_of_a_loop_is_explained_beside_its_input(body):
     text, _ = LOOPS[body]
-    proto = parse(text.replace(" last, ", " y, ").replace("last) {", "y) {"))
-    proto.graph.node.append(onnx.helper.make_node("Sin", ["last"], ["y"]))
-    proto.graph.output[0].name = "y"
+    proto = parse(text)
+    proto.graph.node.append(onnx.helper.make_node("Sin", ["last"], ["out"]))
+    proto.graph.output[0].name = "out"
     for value in list(proto.graph.output)[1:]:
         proto.graph.output.remove(value)
     feeds = _feeds(proto, n=np.array(2))
     for wrt in (["last", "h"], ["h", "last"]):
-        result = igonnx.gradient(proto, wrt=wrt, output="y")
+        result = igonnx.gradient(proto, wrt=wrt, output="out")
         validate(result)
         assert [value.name for value in result.graph.output][1:] == [f"grad_{n}" for n in wrt]
-        y = session(proto).run(["y"], feeds)[0]
+        y = session(proto).run(["out"], feeds)[0]
         found = session(result).run(
-            ["grad_last", "grad_h"], {**feeds, "cotangent_y": np.ones_like(y)}
+            ["grad_last", "grad_h"], {**feeds, "cotangent_out": np.ones_like(y)}
         )
         np.testing.assert_allclose(found[0], np.sqrt(1 - y**2), rtol=1e-6)
         assert found[1].shape == feeds["h"].shape
@@ -512,9 +532,9 @@ def test_output_of_a_loop_is_explained_beside_its_input(body):
 def test_siblings_whose_bodies_use_the_same_names():
     proto = parse("""(bool c, int64 n, double[3] x) => (double[3] z) {
         a = If(c) <then_branch = b () => (o) { t = Sin(x) o = Mul(t, x) },
-                   else_branch = b () => (o) { t = Exp(x) o = Mul(t, x) }>
+                   else_branch = b () => (o) { t = Cos(x) o = Mul(t, x) }>
         y = If(c) <then_branch = b () => (o) { t = Cos(a) o = Mul(t, x) },
-                   else_branch = b () => (o) { t = Exp(a) o = Mul(t, a) }>
+                   else_branch = b () => (o) { t = Tanh(a) o = Mul(t, a) }>
         v = Loop<body = b (int64 i, bool go, t) => (o, p) { o = Identity(go) q = Mul(t, a) p = Sin(q) }>(n, , y)
         z = Loop<body = b (int64 i, bool go, t) => (o, p) { o = Identity(go) q = Mul(t, y) p = Cos(q) }>(n, , v)
     }""")
@@ -523,11 +543,13 @@ def test_siblings_whose_bodies_use_the_same_names():
 
 
 def test_the_callers_model_is_left_alone():
-    proto = parse(BRANCHES["an initializer of a body"])
+    proto = _with_constants_in_bodies()
     before = proto.SerializeToString(deterministic=True)
     first = igonnx.gradient(proto)
     assert proto.SerializeToString(deterministic=True) == before
     assert igonnx.gradient(proto) == first
+    loaded = Model.load(proto)
+    assert igonnx.gradient(loaded) == igonnx.gradient(loaded) == first
 
 
 # -- explanations --------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def differentiate(proto, feeds, *, wrt=None, output=None, cotangent=None):
 
 
 UNARY = "(float[2,3] x) => (float[2,3] y)"
+EXAMPLE = ', "com.example" : 1'  # a domain that nobody knows
 
 
 # -- accumulation and pruning --------------------------------------------------------------------
@@ -112,10 +113,29 @@ def test_only_what_is_needed_is_emitted():
 
 
 def test_node_without_a_rule_before_what_is_explained():
-    proto = model("(float[2,2,2] x) => (float[2] y)", "d = Det(x) y = Mul(d, d)")
-    x = np.random.default_rng(0).standard_normal((2, 2, 2)).astype(np.float32)
-    gradients = differentiate(proto, {"x": x}, wrt="d")
-    np.testing.assert_allclose(gradients["d"], 2 * np.linalg.det(x), rtol=1e-4)
+    """A tree of one threshold: 0.5 divides x into 3 and 5."""
+    tree = """d = ai.onnx.ml.TreeEnsembleRegressor <
+        nodes_treeids = [0, 0, 0], nodes_nodeids = [0, 1, 2], nodes_featureids = [0, 0, 0],
+        nodes_values = [0.5, 0.0, 0.0], nodes_modes = ["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_truenodeids = [1, 0, 0], nodes_falsenodeids = [2, 0, 0],
+        target_treeids = [0, 0], target_nodeids = [1, 2], target_ids = [0, 0], target_weights = [3.0, 5.0],
+        n_targets = 1> (x) y = Mul(d, d)"""
+    proto = model("(float[2,3] x) => (float[2,1] y)", tree, more=', "ai.onnx.ml" : 3')
+    runtime = session(igonnx.gradient(proto, wrt="d"))
+    feeds = {"x": X, "cotangent_y": np.ones((2, 1), np.float32)}
+    np.testing.assert_array_equal(runtime.run(["grad_d"], feeds)[0], [[6], [10]])
+    with pytest.raises(UnsupportedOperatorError, match="trees are piecewise constant"):
+        igonnx.gradient(proto, wrt="x")
+
+
+def test_node_that_is_refused_before_what_is_explained():
+    proto = model(
+        "(float[2,1,3] x, float[1,12,3] w, float[1,12,3] r) => (float[2,1,1,3] y)",
+        'd = LSTM <hidden_size = 3, activations = ["Odd", "Tanh", "Tanh"]> (x, w, r) y = Mul(d, d)',
+    )
+    assert [v.name for v in igonnx.gradient(proto, wrt="d").graph.output] == ["y", "grad_d"]
+    with pytest.raises(UnsupportedOperatorError, match="the activation"):
+        igonnx.gradient(proto, wrt="x")
 
 
 # -- what is explained ---------------------------------------------------------------------------
@@ -237,16 +257,16 @@ def test_names_of_nodes_and_values_are_unique():
 
 
 def test_operator_without_a_rule_on_the_path():
-    proto = model("(float[2,2,2] x) => (float[2] y)", "a = Exp(x) d = Det(a) y = Neg(d)")
+    proto = model(UNARY, "a = Exp(x) d = com.example.Mystery(a) y = Neg(d)", more=EXAMPLE)
     for node, name in zip(proto.graph.node, ["first", "second", "third"], strict=True):
         node.name = name
     with pytest.raises(UnsupportedOperatorError) as caught:
         igonnx.gradient(proto)
     message = str(caught.value)
     for words in (
-        "operator Det",
+        "operator com.example::Mystery",
         "'second'",
-        "x -> first -> [Det] -> third -> y",
+        "x -> first -> [com.example::Mystery] -> third -> y",
         "explain a tensor between it and the output with wrt=",
         "register a rule",
     ):
@@ -256,7 +276,7 @@ def test_operator_without_a_rule_on_the_path():
 
 def test_long_paths_are_shortened():
     chain = " ".join(f"a{i + 1} = Neg(a{i})" for i in range(40))
-    proto = model("(float[2,2,2] x) => (float[2] y)", f"a0 = Exp(x) {chain} y = Det(a40)")
+    proto = model(UNARY, f"a0 = Exp(x) {chain} y = com.example.Mystery(a40)", more=EXAMPLE)
     with pytest.raises(UnsupportedOperatorError) as caught:
         igonnx.gradient(proto)
     assert " -> ... -> " in str(caught.value)
@@ -264,7 +284,7 @@ def test_long_paths_are_shortened():
 
 
 def test_operator_of_another_domain():
-    proto = model(UNARY, "a = com.example.Mystery(x) y = Exp(a)", more=', "com.example" : 1')
+    proto = model(UNARY, "a = com.example.Mystery(x) y = Exp(a)", more=EXAMPLE)
     # That no shape is known behind it is not what the message should be about.
     with pytest.raises(UnsupportedOperatorError, match=re.escape("operator com.example::Mystery")):
         igonnx.gradient(proto, wrt="x")
@@ -276,14 +296,15 @@ def test_value_captured_by_a_subgraph():
         "t = Exp(x) y = If (c) <then_branch = yes () => (float[2,3] p) { p = Neg(t) },"
         " else_branch = no () => (float[2,3] q) { q = Identity(t) }>",
     )
-    with pytest.raises(UnsupportedOperatorError, match="operator If"):
-        igonnx.gradient(proto)
+    for condition, slope in ((True, -np.exp(X)), (False, np.exp(X))):
+        gradients = differentiate(proto, {"x": X, "c": np.array(condition)})
+        np.testing.assert_allclose(gradients["x"], slope, rtol=1e-5)
 
 
 def test_unknown_rank():
     proto = model(
-        "(float[2,3] x, int64[n] shape, float[k] w) => (float[a,b] y)",
-        "r = Reshape(x, shape) s = Mul(r, w) y = Neg(s)",
+        "(float[2,3] x, int64[n] shape) => (float[a,b] y)",
+        "r = Reshape(x, shape) s = Transpose(r) y = Neg(s)",
     )
     with pytest.raises(ModelError, match=r"the rank of tensor '[rs]' is unknown") as caught:
         igonnx.gradient(proto, wrt="x")
@@ -453,17 +474,3 @@ def test_second_registration_is_an_error(register):
     with pytest.raises(ValueError, match="registered twice"):
         register()
     assert registry.registered() == before
-
-
-def test_coverage_of_a_model():
-    proto = model(
-        "(float[2,2,2] x) => (float[2] y, int64[3] s)",
-        "a = Exp(x) y = Det(a) s = Shape(x) m = com.example.Odd(x)",
-        more=', "com.example" : 1',
-    )
-    assert registry.coverage(ir.from_proto(proto)) == {
-        "Det": "missing",
-        "Exp": "rule",
-        "Shape": "no gradient needed",
-        "com.example::Odd": "missing",
-    }

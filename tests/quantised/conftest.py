@@ -1,8 +1,10 @@
-"""Running small models."""
+"""Running small models; makes the modules beside this file importable (importlib mode adds no folder to the path)."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 Run = Callable[[onnx.ModelProto, Mapping[str, NDArray[Any]]], "list[NDArray[Any]]"]
 

@@ -81,8 +81,16 @@ def check_product(model: onnx.ModelProto, run: Any) -> None:
     np.testing.assert_allclose(gradient, v @ (shown - bias).T, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("zero_points", ZERO_POINTS)
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(
+    ("bits", "zero_points"),
+    # onnxruntime has no kernel for floating zero points of 8-bit weights.
+    [
+        (bits, given)
+        for bits in (2, 4, 8)
+        for given in ZERO_POINTS
+        if (bits, given) != (8, "floating")
+    ],
+)
 def test_matmul_nbits(bits: int, zero_points: str, run: Any) -> None:
     check_product(matmul_nbits(bits, zero_points, bias=False), run)
 
@@ -91,9 +99,14 @@ def test_matmul_nbits_with_bias(run: Any) -> None:
     check_product(matmul_nbits(4, "packed", bias=True), run)
 
 
-@pytest.mark.parametrize("zero_points", ZERO_POINTS)
+@pytest.mark.parametrize("zero_points", ["default", "floating"])
 def test_matmul_nbits_with_groups(zero_points: str, run: Any) -> None:
     check_product(matmul_nbits(4, zero_points, bias=False, group=True), run)
+
+
+def test_groups_with_packed_zero_points_are_refused() -> None:
+    with pytest.raises(igonnx.UnsupportedOperatorError, match="kernels disagree"):
+        igonnx.gradient(matmul_nbits(4, "packed", bias=False, group=True))
 
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["FP4", "NF4"])

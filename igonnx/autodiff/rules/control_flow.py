@@ -25,6 +25,7 @@ from igonnx.autodiff.residuals import (
     is_real_tensor,
     keeps_its_shape,
     placeholder,
+    recompute,
     residuals_of,
     substitute,
 )
@@ -46,9 +47,12 @@ def if_(v: Vjp) -> Gradients:
             _put_out(inner, gradient, value)
         backward[name] = inner.graph
     for name, graph in backward.items():
+        recompute(v.op, graph, branches[name], ir.OptionalType)
         others = [body for other, body in branches.items() if other != name]
         kept = residuals_of(graph, branches[name])
         substitute(graph, expose_branch(v, kept, branches[name], others))
+    if not v.captured:
+        return [None] * len(v.node.inputs)
     results = _values(v.op.emit("If", v.input(0), outputs=len(v.captured), **backward))
     for value, gradient in zip(v.captured, results, strict=True):
         gradient.type = gradient_type(value)
@@ -67,7 +71,7 @@ def scan(v: Vjp) -> Gradients:
 
     back = _Iteration(v, body.inputs[:states], body.outputs[:states], v.gradients[:states])
     read = [k for k in range(outputs) if v.gradients[states + k] is not None]
-    parts = {k: placeholder(v.op, body.outputs[states + k]) for k in read}
+    parts = {k: _gradient_placeholder(v.op, body.outputs[states + k]) for k in read}
     wanted = [i for i in range(slices) if v.wanted[states + i]]
     entering = [(body.outputs[states + k], part) for k, part in parts.items()]
     found = back.walk(body, entering, [body.inputs[states + i] for i in wanted])
@@ -75,6 +79,7 @@ def scan(v: Vjp) -> Gradients:
         _put_out(back.inner, gradient, body.inputs[states + i])
 
     graph = back.inner.graph
+    recompute(v.op, graph, body, ir.SequenceType, ir.OptionalType)
     # One value at least: it is by their number that the way back knows how often to go.
     kept = residuals_of(graph, body) or ([] if read else [body.inputs[states]])
     stacks = [expose_stack(v, body, value) for value in kept]
@@ -127,7 +132,7 @@ def _scan_output_attributes(outputs: Sequence[tuple[int, int]]) -> dict[str, lis
 def loop(v: Vjp) -> Gradients:
     """Loop: another Loop of as many iterations, from the last to the first."""
     body = subgraphs(v.node)["body"]
-    states = len(v.node.inputs) - 2
+    states = max(0, len(v.node.inputs) - 2)
     back = _Iteration(
         v, body.inputs[2:], body.outputs[1 : 1 + states], v.gradients[:states], skipped=2
     )
@@ -143,6 +148,7 @@ def loop(v: Vjp) -> Gradients:
     stacked = zip(body.outputs[1 + states :], v.gradients[states:], strict=False)
     entering = [(out, _row(inner, g, place, out)) for out, g in stacked if g is not None]
     back.walk(body, entering, [])
+    recompute(v.op, inner.graph, body, ir.SequenceType, ir.OptionalType, behind=start)
     kept = residuals_of(inner.graph, body)
     outside = [*v.node.inputs, *captures_of(body)]
     steady = [value for value in kept if keeps_its_shape(value, outside)]
@@ -199,8 +205,8 @@ class _Iteration:
         ]
         self._entering = [entering[i] for i in self._states]
         self._leaving = [leaving[i] for i in self._states]
-        self._carried = [placeholder(v.op, value) for value in self._entering]
-        self._sums = [placeholder(v.op, value) for value in v.captured]
+        self._carried = [_gradient_placeholder(v.op, value) for value in self._entering]
+        self._sums = [_gradient_placeholder(v.op, value) for value in v.captured]
         self.inner.graph.inputs.extend([*self._carried, *self._sums])
         self._next: list[ir.Value] = []
         self.initial = [
@@ -273,6 +279,10 @@ def _put_out(inner: GraphBuilder, gradient: ir.Value | None, value: ir.Value) ->
     """Append the gradient of `value`, or zeros, to the outputs of a body."""
     gradient = _zeros_like(inner, value) if gradient is None else gradient
     inner.put_out(gradient, gradient_type(value))
+
+
+def _gradient_placeholder(op: GraphBuilder, like: ir.Value) -> ir.Value:
+    return placeholder(op, like, dtype=gradient_dtype(like))
 
 
 def _added(op: GraphBuilder, a: ir.Value, b: ir.Value) -> ir.Value:

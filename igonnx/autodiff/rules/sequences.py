@@ -17,9 +17,7 @@ nondifferentiable("SequenceLength", "SequenceEmpty", "OptionalHasElement")
 def sequence_construct(v: Vjp) -> Gradients:
     """SequenceConstruct: each tensor gets its place in the gradient."""
     op = v.op
-    return [
-        op.SequenceAt(v.g, op.ints(i)) if wanted else None for i, wanted in enumerate(v.wanted)
-    ]
+    return [op.SequenceAt(v.g, op.ints(i)) if wanted else None for i, wanted in enumerate(v.wanted)]
 
 
 @rule("SequenceAt")

@@ -16,7 +16,7 @@ from igonnx.autodiff.builder import GraphBuilder, dtype_of, rank, static_shape
 from igonnx.autodiff.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 
-__all__ = ["join_heads", "causal", "scaled_scores", "split_heads"]
+__all__ = ["causal", "join_heads", "scaled_scores", "split_heads"]
 
 MICROSOFT = "com.microsoft"
 
@@ -98,9 +98,10 @@ def _queries_keys_values(n: NodeView, heads: int) -> tuple[ir.Value, ir.Value, i
         # Keys and values packed: [B, L, N, 2, H]
         k, v = (_unpacked(op, key, i) for i in range(2))
     elif rank(key) == 4:
-        if bias is not None:
-            raise n.unsupported("a bias for keys that are split into heads already")
-        return q, key, value
+        # Keys and values of another network's output hold their bias already.
+        width = op.Shape(n.x, start=2, end=3)
+        own = None if bias is None else op.Slice(bias, [0], width, [0])
+        return split_heads(op, n.x if own is None else op.Add(n.x, own), heads), key, value
     else:
         k, v = split_heads(op, key, heads), split_heads(op, value, heads)
     return cast("tuple[ir.Value, ir.Value, ir.Value]", _biased(n, bias, [q, k, v], heads))
@@ -141,9 +142,7 @@ def split_heads(op: GraphBuilder, value: ir.Value, heads: int) -> ir.Value:
     """[B, S, N H] as [B, N, S, H]."""
     width = None if value.shape is None else value.shape[-1]
     size = width // heads if isinstance(width, int) else -1
-    return cast(
-        "ir.Value", op.Transpose(op.Reshape(value, [0, 0, heads, size]), perm=[0, 2, 1, 3])
-    )
+    return cast("ir.Value", op.Transpose(op.Reshape(value, [0, 0, heads, size]), perm=[0, 2, 1, 3]))
 
 
 def join_heads(op: GraphBuilder, value: ir.Value, heads: int) -> ir.Value:
@@ -184,9 +183,7 @@ def _masked(
 
 def causal(op: GraphBuilder, scores: ir.Value) -> ir.Value:
     """Which keys each query sees that sees only what came before it: [S, T], key j <= query i + T - S."""
-    queries, keys = (
-        op.Squeeze(op.Shape(scores, start=axis, end=axis + 1), [0]) for axis in (2, 3)
-    )
+    queries, keys = (op.Squeeze(op.Shape(scores, start=axis, end=axis + 1), [0]) for axis in (2, 3))
     columns = op.Range(op.ints(0), keys, op.ints(1))
     rows = op.Add(op.Range(op.ints(0), queries, op.ints(1)), op.Sub(keys, queries))
     return cast("ir.Value", op.LessOrEqual(columns, op.Unsqueeze(rows, [1])))
@@ -208,27 +205,27 @@ def _kept(n: NodeView, scores: ir.Value, mask: ir.Value) -> ir.Value:
 
 
 def _kept_by_lengths(n: NodeView, scores: ir.Value, mask: ir.Value) -> ir.Value:
-    """A mask [B] of ends, or [2 B] of ends and then starts."""
+    """A mask [B] of ends, or [2 B] of ends and then starts, or [3 B + 2] of ends and what else kernels want."""
     op = n.op
     examples = op.Shape(scores, start=0, end=1)
     length = op.Squeeze(op.Shape(scores, start=3, end=4), [0])
     columns = op.Range(op.ints(0), length, op.ints(1))
     bounds = op.Reshape(op.Cast(mask, to=int(ir.DataType.INT64)), [-1, 1, 1, 1])
+    ends = op.Less(columns, op.Slice(bounds, [0], examples, [0]))
     if _holds_only_ends(n, mask):
-        return cast("ir.Value", op.Less(columns, bounds))
-    ends = op.Slice(bounds, [0], examples, [0])
-    # Behind [B] there are no starts: zeros stand in.
-    starts = op.Slice(op.Concat(bounds, op.Sub(bounds, bounds), axis=0), examples,
-                      op.Add(examples, examples), [0])  # fmt: skip
-    return cast(
-        "ir.Value", op.And(op.Less(columns, ends), op.GreaterOrEqual(columns, starts))
-    )
+        return cast("ir.Value", ends)
+    twice = op.Add(examples, examples)
+    # Behind [B] there are no starts: zeros stand in. And only [2 B] has them at all.
+    padded = op.Concat(bounds, op.Sub(bounds, bounds), axis=0)
+    starts = op.Slice(padded, examples, twice, [0])
+    starts = op.Where(op.Equal(op.Shape(mask), twice), starts, op.ints(0))
+    return cast("ir.Value", op.And(ends, op.GreaterOrEqual(columns, starts)))
 
 
 def _holds_only_ends(n: NodeView, mask: ir.Value) -> bool:
     """Whether shapes show that a mask of one axis is [B]."""
-    if n.node.op_type == "MultiHeadAttention":
-        return True
     ours = None if mask.shape is None else mask.shape[0]
     batch = None if n.x.shape is None else n.x.shape[0]
-    return ours is not None and ours == batch and str(ours) != "None"
+    if isinstance(ours, ir.SymbolicDim) and ours.value is None:
+        return False
+    return ours is not None and ours == batch

@@ -79,6 +79,15 @@ def range_(n: NodeView) -> Lowered:
     return [n.op.Range(start, limit, step)]
 
 
+@lowering("Unique", domain=MICROSOFT)
+def unique(n: NodeView) -> Lowered:
+    """Unique numbers in the order of first occurrence, which of them each element is, and how often each occurs."""
+    values, first, inverse, counts = n.op.Unique(n.x, sorted=0, outputs=4)
+    for index in (first, inverse, counts):
+        index.type = ir.TensorType(ir.DataType.INT64)
+    return [values, inverse, counts][: len(n.node.outputs)]
+
+
 @lowering("CDist", domain=MICROSOFT)
 def cdist(n: NodeView) -> Lowered:
     """Distances between the rows of two matrices, Euclidean or squared."""
@@ -93,7 +102,7 @@ def cdist(n: NodeView) -> Lowered:
 
 @lowering("ComplexMul", "ComplexMulConj", domain=MICROSOFT)
 def complex_mul(n: NodeView) -> Lowered:
-    """Product of complex numbers, real and imaginary parts on the last axis; the second conjugated in ComplexMulConj."""
+    """Product of complex numbers, parts on the last axis; ComplexMulConj conjugates the second."""
     op = n.op
     (a, b), (c, d) = (
         [op.Gather(value, [part], axis=-1) for part in (0, 1)] for value in (n.x, n.input(1))

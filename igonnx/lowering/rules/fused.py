@@ -40,7 +40,8 @@ def activate(n: NodeView, x: ir.Value, name: str, parameters: Sequence[float | N
         return cast("ir.Value", op.emit(name, x))
     if name in _PARAMETERS:
         given = zip(_PARAMETERS[name], parameters, strict=False)
-        return cast("ir.Value", op.emit(name, x, **{k: p for k, p in given if p is not None}))
+        settings: dict[str, Any] = {key: value for key, value in given if value is not None}
+        return cast("ir.Value", op.emit(name, x, **settings))
     if name in ("Gelu", "FastGelu"):
         return gelu(op, x, "none" if name == "Gelu" else "tanh")
     if name in ("Silu", "Swish", "QuickGelu"):
@@ -105,7 +106,7 @@ def fused_gemm(n: NodeView) -> Lowered:
 
 @lowering("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def fused_matmul(n: NodeView) -> Lowered:
-    """alpha A B, with matrices transposed before that.
+    """The product alpha A B, with matrices transposed before that.
 
     transBatch says that the first axis is the matrix's row and the axes between count matrices: [M, ..., K].
     """

@@ -31,7 +31,7 @@ def gelu(op: GraphBuilder, x: ir.Value, approximate: str = "none") -> ir.Value:
 
 
 def silu(op: GraphBuilder, x: ir.Value, alpha: float = 1.0) -> ir.Value:
-    """x sigmoid(alpha x)."""
+    """The product x sigmoid(alpha x)."""
     return cast("ir.Value", op.Mul(x, op.Sigmoid(x if alpha == 1.0 else op.Mul(x, alpha))))
 
 
@@ -64,6 +64,14 @@ def of_product(n: NodeView) -> Lowered:
 def quick(n: NodeView) -> Lowered:
     """Gelu by the logistic function: x sigmoid(alpha x)."""
     return [silu(n.op, n.x, n.attribute("alpha", 1.702))]
+
+
+@lowering("ScaledSiLU", domain=MICROSOFT)
+def scaled_silu(n: NodeView) -> Lowered:
+    """SiLU, z sigmoid(z), of z = scale x; the scale is an input or an attribute."""
+    op, scale, alpha = n.op, n.optional_input(1), n.attribute("alpha", 1.0)
+    scaled = op.Mul(n.x, alpha) if scale is None else op.Mul(n.x, op.CastLike(scale, n.x))
+    return [silu(op, scaled)]
 
 
 @lowering("BiasSplitGelu", domain=MICROSOFT)

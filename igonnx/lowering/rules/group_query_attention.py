@@ -24,8 +24,12 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far each example is: `past` [B, 1], the tokens before these, and `positions` [B, S] of these, int64."""
+    """How far each example is: `past` [B, 1], the tokens before these, and `positions` [B, S] of these, int64.
 
+    `first` [1] tells whether this is the first call.
+    """
+
+    first: ir.Value
     past: ir.Value
     positions: ir.Value
 
@@ -35,7 +39,8 @@ def group_query_attention(n: NodeView) -> Lowered:
     """GroupQueryAttention: rotary positions, a window, a soft cap on scores, a sink beside them, and a past.
 
     The past of an example fills the first slots of its buffer, `seqlens_k` + 1 - S of them (none in the first call,
-    when `total_sequence_length` is S); the new tokens come behind it.
+    when `total_sequence_length` is S); the new tokens come behind it. The fourth output is the scores, 0 where unseen,
+    or with `qk_output` 2 the weights.
     """
     _refuse_what_is_not_done(n)
     op = n.op
@@ -48,22 +53,28 @@ def group_query_attention(n: NodeView) -> Lowered:
     keys = _with_past(op, past_key, k, progress, n)
     values = _with_past(op, past_value, v, progress, n)
     group = n.attribute("num_heads") // n.attribute("kv_num_heads")
-    scores = _restricted(n, scaled_scores(n, q, _repeated(op, keys, group)), progress)
-    weights = _softmax(n, scores)
+    scores = _capped(n, scaled_scores(n, q, _repeated(op, keys, group)))
+    seen = _seen(n, scores, progress)
+    lowest = float(np.finfo(dtype_of(scores).numpy()).min)
+    weights = _softmax(n, op.Where(seen, scores, op.scalar(lowest, scores)))
     y = join_heads(op, op.MatMul(weights, _repeated(op, values, group)), n.attribute("num_heads"))
     key = n.optional_input(1)
     if n.x.shape is not None and key is not None:
         y.shape = n.x.shape
-    return [y, keys, values][: len(n.node.outputs)]
+    shown = weights
+    if n.attribute("qk_output", 0) == 1:
+        shown = op.Where(seen, scores, op.scalar(0.0, scores))
+    return [y, keys, values, shown][: len(n.node.outputs)]
 
 
 def _refuse_what_is_not_done(n: NodeView) -> None:
-    if n.attribute("k_quant_type", "NONE") != "NONE" or n.attribute("v_quant_type", "NONE") != "NONE":
+    if (
+        n.attribute("k_quant_type", "NONE") != "NONE"
+        or n.attribute("v_quant_type", "NONE") != "NONE"
+    ):
         raise n.unsupported("a past held in a quantised type")
     if n.attribute("sliding_window_cache", 0):
         raise n.unsupported("a past that is a sliding window")
-    if n.has_output(3):
-        raise n.unsupported("the output of scores")
 
 
 def _queries_keys_values(n: NodeView) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -71,7 +82,11 @@ def _queries_keys_values(n: NodeView) -> tuple[ir.Value, ir.Value, ir.Value]:
     op, heads, shared = n.op, n.attribute("num_heads"), n.attribute("kv_num_heads")
     key, value = n.optional_input(1), n.optional_input(2)
     if key is not None and value is not None:
-        return split_heads(op, n.x, heads), split_heads(op, key, shared), split_heads(op, value, shared)
+        return (
+            split_heads(op, n.x, heads),
+            split_heads(op, key, shared),
+            split_heads(op, value, shared),
+        )
     packed = split_heads(op, n.x, heads + 2 * shared)
     q, k, v = op.Split(packed, [heads, shared, shared], axis=1, outputs=3)
     return q, k, v
@@ -85,7 +100,7 @@ def _progress(n: NodeView, q: ir.Value) -> Progress:
     ends = op.Add(op.Reshape(op.Cast(n.input(5), to=int(ir.DataType.INT64)), [-1, 1]), [1])
     past = op.Where(first, [0], op.Sub(ends, length))
     steps = op.Range(op.ints(0), op.Squeeze(length, [0]), op.ints(1))
-    return Progress(past, op.Add(past, steps))
+    return Progress(first, past, op.Add(past, steps))
 
 
 def _normalized(n: NodeView, value: ir.Value, index: int) -> ir.Value:
@@ -98,8 +113,12 @@ def _normalized(n: NodeView, value: ir.Value, index: int) -> ir.Value:
 
 def _rotated(n: NodeView, value: ir.Value, progress: Progress) -> ir.Value:
     op, positions = n.op, progress.positions
-    if n.optional_input(9) is not None:
-        raise n.unsupported("positions given from outside")
+    given = n.optional_input(9)
+    if given is not None:
+        # In the first call, all examples count on from the first number.
+        start = op.Slice(op.Reshape(given, [-1]), [0], [1], [0])
+        counted = op.Add(start, op.Sub(positions, progress.past))
+        positions = op.Where(progress.first, counted, given)
     cos, sin = (op.Gather(n.input(i), positions, axis=0) for i in (7, 8))
     interleaved = bool(n.attribute("rotary_interleaved", 0))
     return rotated(op, value, cos, sin, interleaved=interleaved)
@@ -138,28 +157,30 @@ def _repeated(op: GraphBuilder, value: ir.Value, group: int) -> ir.Value:
     return cast("ir.Value", op.Reshape(op.Expand(one, shape), flat, allowzero=1))
 
 
-def _restricted(n: NodeView, scores: ir.Value, progress: Progress) -> ir.Value:
-    """Scores with their soft cap and bias, and the lowest number where a query must not look."""
-    op, cap, window = n.op, n.attribute("softcap", 0.0), n.attribute("local_window_size", -1)
+def _capped(n: NodeView, scores: ir.Value) -> ir.Value:
+    """Scores with their soft cap and bias."""
+    op, cap = n.op, n.attribute("softcap", 0.0)
     if cap > 0:
         scores = op.Mul(op.Tanh(op.Div(scores, cap)), cap)
     if (bias := n.optional_input(10)) is not None:
         scores = op.Add(scores, bias)
+    return scores
+
+
+def _seen(n: NodeView, scores: ir.Value, progress: Progress) -> ir.Value:
+    """Which keys each query sees, [B, 1, S, T]: of its example, not ahead of it, and not behind its window."""
+    op, window = n.op, n.attribute("local_window_size", -1)
     keys = op.Squeeze(op.Shape(scores, start=3, end=4), [0])
     columns = op.Range(op.ints(0), keys, op.ints(1))
-    rows = op.Unsqueeze(progress.positions, [1, 3])
+    last = op.Reshape(op.Cast(n.input(5), to=int(ir.DataType.INT64)), [-1, 1, 1, 1])
+    seen = op.LessOrEqual(columns, last)
     if not n.attribute("causal", 1):
-        last = op.Add(op.Reshape(op.Cast(n.input(5), to=int(ir.DataType.INT64)), [-1, 1, 1, 1]), [0])
-        return cast("ir.Value", _where_seen(op, op.LessOrEqual(columns, last), scores))
-    seen = op.LessOrEqual(columns, rows)
+        return cast("ir.Value", seen)
+    rows = op.Unsqueeze(progress.positions, [1, 3])
+    seen = op.And(seen, op.LessOrEqual(columns, rows))
     if window > 0:
         seen = op.And(seen, op.Greater(columns, op.Sub(rows, [window])))
-    return _where_seen(op, seen, scores)
-
-
-def _where_seen(op: GraphBuilder, seen: ir.Value, scores: ir.Value) -> ir.Value:
-    lowest = float(np.finfo(dtype_of(scores).numpy()).min)
-    return cast("ir.Value", op.Where(seen, scores, op.scalar(lowest, scores)))
+    return cast("ir.Value", seen)
 
 
 def _softmax(n: NodeView, scores: ir.Value) -> ir.Value:

@@ -54,7 +54,7 @@ def skip_layer_normalization(n: NodeView) -> Lowered:
     )
     normalized = [results] if asked == 1 else results
     normalized[0].shape = n.x.shape
-    return [*normalized, None, None][:3] + [total]
+    return [*[*normalized, None, None][:3], total]
 
 
 @lowering("SkipSimplifiedLayerNormalization", domain=MICROSOFT)
@@ -67,12 +67,26 @@ def skip_simplified_layer_normalization(n: NodeView) -> Lowered:
 
 
 def _with_skip(n: NodeView, bias: ir.Value | None) -> ir.Value:
-    """input + skip + bias; skip may lack the batch axis, or have one example for all."""
+    """The sum input + skip + bias; skip may lack the batch axis, or have one example for all."""
     total = cast("ir.Value", n.op.Add(n.x, n.input(1)))
     if bias is not None:
         total = n.op.Add(total, bias)
     total.shape = n.x.shape
     return total
+
+
+@lowering("GatedRMSNorm", domain=MICROSOFT)
+def gated_rms_norm(n: NodeView) -> Lowered:
+    """RMSNorm of each group of as many numbers as there are scales, times the activation of a gate (Mamba 2)."""
+    op, scale, gate = n.op, n.input(1), n.input(2)
+    dtype = dtype_of(n.x)
+    wide = ir.DataType.FLOAT if dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) else dtype
+    x, scale, gate = (op.cast(value, wide) for value in (n.x, scale, gate))
+    groups = op.Concat(op.Shape(x, end=-1), [-1], op.Shape(scale), axis=0)
+    normalized = root_mean_square(op, op.Reshape(x, groups), scale, n.attribute("epsilon", 1e-5))[0]
+    kind = n.attribute("activation", "silu")
+    opened = op.Sigmoid(gate) if kind == "sigmoid" else silu(op, gate)
+    return [op.cast(op.Mul(op.Reshape(normalized, op.Shape(x)), opened), dtype)]
 
 
 @lowering("EmbedLayerNormalization", domain=MICROSOFT)
@@ -109,7 +123,7 @@ def _word_count(n: NodeView) -> ir.Value:
     op, mask = n.op, n.optional_input(7)
     if mask is None:
         examples = op.Shape(n.x, start=0, end=1)
-        return cast("ir.Value", op.zeros(examples, ir.DataType.INT32))
+        return op.zeros(examples, ir.DataType.INT32)
     return cast("ir.Value", op.ReduceSum(op.cast(mask, ir.DataType.INT32), [1], keepdims=0))
 
 
@@ -121,7 +135,7 @@ def group_norm(n: NodeView) -> Lowered:
 
 @lowering("SkipGroupNorm", domain=MICROSOFT)
 def skip_group_norm(n: NodeView) -> Lowered:
-    """GroupNorm of X + skip + bias, where skip may be one number per example and channel; that sum is an output, too."""
+    """GroupNorm of X + skip + bias, where skip may be one number per example and channel; and that sum."""
     op, skip, bias = n.op, n.input(3), n.optional_input(4)
     last = bool(n.attribute("channels_last", 1))
     if rank(skip) == 2:

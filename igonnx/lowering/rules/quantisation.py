@@ -220,7 +220,7 @@ def dynamic_quantize_lstm(n: NodeView) -> Lowered:
 
 def _lstm_weight(n: NodeView, code: int, scale: int) -> ir.Value:
     op = n.op
-    numbers = []
+    numbers: list[ir.Value | None] = []
     for index in (scale, scale + 1):
         value = n.optional_input(index)
         if value is None:

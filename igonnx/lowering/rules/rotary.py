@@ -35,9 +35,7 @@ def rotary_embedding(n: NodeView) -> Lowered:
         values = op.Transpose(op.Reshape(x, shape), perm=[0, 2, 1, 3])
     if rank(positions) == 1:
         length = op.Squeeze(op.Shape(values, start=2, end=3), [0])
-        positions = op.Unsqueeze(
-            op.Add(op.Range(op.ints(0), length, op.ints(1)), positions), [0]
-        )
+        positions = op.Unsqueeze(op.Add(op.Range(op.ints(0), length, op.ints(1)), positions), [0])
     cos, sin = (op.Gather(n.input(i), positions, axis=0) for i in (2, 3))
     y = rotated(op, values, cos, sin, interleaved=bool(n.attribute("interleaved", 0)))
     if flat:

@@ -34,7 +34,9 @@ def _attention():
         yield Case("Attention", f"{label} ahead", [x, w, b, mask], given)
     for label, shape in [("bias", (B, N, S, S)), ("one bias", (1, 1, S, S))]:
         yield Case("Attention", label, [x, w, b, None, None, real(*shape)], heads)
-    yield Case("Attention", "bias and mask", [x, w, b, masks["rows"], None, real(1, N, S, S)], heads)
+    yield Case(
+        "Attention", "bias and mask", [x, w, b, masks["rows"], None, real(1, N, S, S)], heads
+    )
     past = real(2, B, N, 2, H)
     yield Case("Attention", "present", [x, w, b], heads, (True, True))
     yield Case("Attention", "past", [x, w, b, None, past], heads, (True, True))
@@ -68,6 +70,9 @@ def _multi_head():
         expected=lambda q, k: _attend(q.reshape(B, S, N, H), k[..., 0, :], k[..., 1, :]),
     )  # fmt: skip
     yield Case(name, "split keys", [q, real(B, N, 5, H), real(B, N, 5, H)], heads)
+    split = real(B, N, 5, H)
+    yield Case(name, "split keys and bias", [q, split, real(B, N, 5, H), held(3 * D)], heads)
+    yield Case(name, "ends and more", [q, k, v, b, fed([2, 5, 0, 1, 2, 3, 4, 5])], heads)
     yield Case(name, "rows", [q, k, v, b, fed([[1, 1, 0, 1, 1], [1, 1, 1, 0, 0]])], heads)
     yield Case(name, "ends", [q, k, v, b, fed([2, 5])], heads)
     matrices = fed(np.tril(np.ones((B, S, 5))))
@@ -81,7 +86,14 @@ def _multi_head():
     yield Case(name, "past ahead", [*new, None, None, None, *past],
                {**heads, "unidirectional": 1}, (True, True, True))  # fmt: skip
     yield Case(name, "scores", [*new], heads, (True, False, False, True))
-    yield Case(name, "of scores", [*new[:2], held(B, S, D), held(3 * D)], heads, (True, True, True, True), explained_output=3)
+    yield Case(
+        name,
+        "of scores",
+        [*new[:2], held(B, S, D), held(3 * D)],
+        heads,
+        (True, True, True, True),
+        explained_output=3,
+    )
 
 
 def _rotary():
@@ -110,21 +122,38 @@ def _grouped():
     tables = [held(16, h // 2), held(16, h // 2)]
     yield Case(name, "first", [q, k, v, *none, *first], heads, every)
     yield Case(name, "packed", [real(B, S, 8 * h), *none, *none, *first], heads, every)
-    yield Case(name, "all heads", [q, q, q, *none, *first], {"num_heads": 4, "kv_num_heads": 4}, every)
-    yield Case(name, "scale", [q, k, v, *none, *first], {**heads, "scale": 0.1, "softcap": 0.4}, every)
+    yield Case(
+        name, "all heads", [q, q, q, *none, *first], {"num_heads": 4, "kv_num_heads": 4}, every
+    )
+    yield Case(
+        name, "scale", [q, k, v, *none, *first], {**heads, "scale": 0.1, "softcap": 0.4}, every
+    )
     yield Case(name, "window", [q, k, v, *none, *first], {**heads, "local_window_size": 1}, every)
     yield Case(name, "window 2", [q, k, v, *none, *first], {**heads, "local_window_size": 2}, every)
     yield Case(name, "smooth", [q, k, v, *none, *first], {**heads, "smooth_softmax": 1}, every)
     for interleaved in (0, 1):
         given = {**heads, "do_rotary": 1, "rotary_interleaved": interleaved}
         yield Case(name, f"rotary {interleaved}", [q, k, v, *none, *first, *tables], given, every)
+        for label, ids in [("", [[3, 4, 5], [7, 8, 9]]), (" swapped", [[2, 1, 0], [0, 1, 2]])]:
+            yield Case(name, f"positions {interleaved}{label}",
+                       [q, k, v, *none, *first, *tables, fed(ids, np.int64)], given, every)  # fmt: skip
         yield Case(name, f"rotary packed {interleaved}",
                    [real(B, S, 8 * h), *none, *none, *first, *tables], given, every)  # fmt: skip
     rest = [*none, None]
     sink = real(4)
     yield Case(name, "sink", [q, k, v, *none, *first, *rest, None, sink], heads, every)
     bias = real(1, 4, S, S)
-    yield Case(name, "bias", [q, k, v, *none, *first, *rest, bias], {**heads, "softcap": 0.7}, every)
+    yield Case(
+        name, "bias", [q, k, v, *none, *first, *rest, bias], {**heads, "softcap": 0.7}, every
+    )
+    buffers = [real(B, 2, 6, h), real(B, 2, 6, h)]
+    yield Case(name, "first in a buffer", [q, k, v, *buffers, *first, *tables],
+               {**heads, "do_rotary": 1}, every)  # fmt: skip
+    ragged = [fed([1, 2]), constant(S, np.int32)]
+    yield Case(name, "first ragged", [q, k, v, *none, *ragged], heads, every)
+    for kind in (1, 2):
+        yield Case(name, f"scores {kind}", [q, k, v, *none, *first],
+                   {**heads, "qk_output": kind, "softcap": 0.5}, (*every, True))  # fmt: skip
     yield Case(name, "both ways", [q, k, v, *none, *first], {**heads, "causal": 0}, every)
     # One token more: a past of 4 in slots of 4 or 6.
     one = [real(B, 1, 4 * h), real(B, 1, 2 * h), real(B, 1, 2 * h)]
@@ -132,6 +161,9 @@ def _grouped():
         past = [real(B, 2, slots, h), real(B, 2, slots, h)]
         for label, ends in [("", [4, 4]), (" ragged", [2, 4])]:
             step = [fed(ends), constant(5, np.int32)]
+            yield Case(name, f"next positions {slots}{label}",
+                       [*one, *past, *step, *tables, fed([[4], [9]], np.int64)],
+                       {**heads, "do_rotary": 1}, every)  # fmt: skip
             yield Case(name, f"next {slots}{label}", [*one, *past, *step], heads, every)
             yield Case(name, f"next rotary {slots}{label}", [*one, *past, *step, *tables],
                        {**heads, "do_rotary": 1, "local_window_size": 3}, every)  # fmt: skip

@@ -38,7 +38,7 @@ class Input:
         if self.away is not None:
             close = np.abs(drawn - self.away) < 0.1
             drawn = np.where(close, self.away + np.where(drawn < self.away, -0.1, 0.1), drawn)
-        return drawn
+        return np.asarray(drawn)
 
 
 def real(*shape: int, **given: Any) -> Input:

@@ -111,7 +111,7 @@ def _check_gradient(
         assert gradients[name].shape == arrays[name].shape
         direction = rng.standard_normal(arrays[name].shape)
         ahead, behind = (
-            run({**feeds, name: (arrays[name] + s * step * direction).astype(dtype)}) * cotangent
+            run({**feeds, name: np.asarray(arrays[name] + s * step * direction, dtype)}) * cotangent
             for s in (1, -1)
         )
         difference = (ahead - behind).sum() / (2 * step)

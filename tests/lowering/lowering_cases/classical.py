@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowering_cases.case import CLASSICAL, Case, constant, fed, held, real
+from lowering_cases.case import CLASSICAL, Case, constant, fed, real
 
 SETTINGS = {"domain": CLASSICAL, "opsets": (17,)}
 RNG = np.random.default_rng(3)
@@ -36,7 +36,11 @@ def _linear():
     given = {"coefficients": [0.1] * 6, "intercepts": [0.5, 0.4], "classlabels_ints": [0, 1]}
     yield Case("LinearClassifier", "PROBIT", [x], {**given, "post_transform": "PROBIT"}, (True, True),
                {0: np.int64, 1: np.float32}, explained_output=1, **SETTINGS)  # fmt: skip
-    given = {"coefficients": _floats(2, 3), "intercepts": _floats(2), "classlabels_strings": ["a", "b"]}
+    given = {
+        "coefficients": _floats(2, 3),
+        "intercepts": _floats(2),
+        "classlabels_strings": ["a", "b"],
+    }
     yield Case("LinearClassifier", "strings", [x], given, (True, True),
                {0: object, 1: np.float32}, explained_output=1, **SETTINGS)  # fmt: skip
     whole = fed(RNG.integers(-3, 3, (4, 3)), np.int64)
@@ -54,7 +58,14 @@ def _features():
     yield Case("Scaler", "integers", [whole], {"offset": _floats(3), "scale": _floats(3)},
                types={0: np.float32}, **SETTINGS)  # fmt: skip
     for norm in ("MAX", "L1", "L2"):
-        yield Case("Normalizer", norm, [real(4, 3, away=0.0)], {"norm": norm}, types={0: np.float32}, **SETTINGS)
+        yield Case(
+            "Normalizer",
+            norm,
+            [real(4, 3, away=0.0)],
+            {"norm": norm},
+            types={0: np.float32},
+            **SETTINGS,
+        )
         zeros = fed(np.eye(3) * [[2.0], [0.0], [-1.0]], np.float32)
         yield Case("Normalizer", f"{norm} zeros", [zeros], {"norm": norm}, **SETTINGS)
     gaps = np.array([[1, np.nan, 2], [np.nan, 3, 1]], np.float32)
@@ -71,10 +82,20 @@ def _features():
 
 def _machines():
     x = real(5, 3)
-    params = {"LINEAR": [0.0, 0.0, 0.0], "POLY": [0.5, 0.3, 3.0], "RBF": [0.7, 0.0, 0.0], "SIGMOID": [0.4, 0.2, 0.0]}
+    params = {
+        "LINEAR": [0.0, 0.0, 0.0],
+        "POLY": [0.5, 0.3, 3.0],
+        "RBF": [0.7, 0.0, 0.0],
+        "SIGMOID": [0.4, 0.2, 0.0],
+    }
     for kind, numbers in params.items():
         kernel = {"kernel_type": kind, "kernel_params": numbers}
-        given = {"support_vectors": _floats(4, 3), "coefficients": _floats(4), "n_supports": 4, "rho": [0.3]}
+        given = {
+            "support_vectors": _floats(4, 3),
+            "coefficients": _floats(4),
+            "n_supports": 4,
+            "rho": [0.3],
+        }
         yield Case("SVMRegressor", kind, [x], {**kernel, **given}, tolerance=1e-4, **SETTINGS)
         for classes, each in [(2, [2, 3]), (3, [2, 1, 2]), (4, [1, 2, 2, 1])]:
             pairs = classes * (classes - 1) // 2
@@ -86,8 +107,14 @@ def _machines():
                 "rho": _floats(pairs),
                 **kernel,
             }
-            both = {"outputs": (True, True), "types": {0: np.int64, 1: np.float32}, "explained_output": 1}
-            yield Case("SVMClassifier", f"{kind} {classes}", [x], given, tolerance=1e-4, **both, **SETTINGS)
+            both = {
+                "outputs": (True, True),
+                "types": {0: np.int64, 1: np.float32},
+                "explained_output": 1,
+            }
+            yield Case(
+                "SVMClassifier", f"{kind} {classes}", [x], given, tolerance=1e-4, **both, **SETTINGS
+            )
             probable = {"prob_a": [-abs(a) for a in _floats(pairs)], "prob_b": _floats(pairs)}
             yield Case("SVMClassifier", f"{kind} {classes} probable", [x], {**given, **probable},
                        tolerance=1e-4, **both, **SETTINGS)  # fmt: skip
@@ -95,7 +122,9 @@ def _machines():
     yield Case("SVMRegressor", "one vector", [x], given, **SETTINGS)
     given = {"coefficients": _floats(9), "rho": [0.3], "classlabels_ints": [0, 1, 2],
              "kernel_params": [0.0] * 3}  # fmt: skip
-    yield Case("SVMClassifier", "linear", [x], {**given, "post_transform": "SOFTMAX"}, **both, **SETTINGS)
+    yield Case(
+        "SVMClassifier", "linear", [x], {**given, "post_transform": "SOFTMAX"}, **both, **SETTINGS
+    )
     yield Case("SVMClassifier", "softmax", [real(2, 2)], {
         "classlabels_ints": [0, 1, 2], "vectors_per_class": [1, 1, 1], "support_vectors": _floats(3, 2),
         "coefficients": _floats(2, 3), "rho": _floats(3), "kernel_type": "LINEAR",

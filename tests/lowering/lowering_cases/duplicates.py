@@ -24,7 +24,9 @@ def _microsoft():
     for mode in ("bilinear", "nearest", "bicubic"):
         grid = real(2, 3, 2, 2, scale=0.8)
         inputs = [real(2, 3, 5, 4), grid if mode == "bicubic" else held(2, 3, 2, 2)]
-        yield Case("GridSample", mode, inputs, {"mode": mode, "padding_mode": "border"}, tolerance=1e-4)
+        yield Case(
+            "GridSample", mode, inputs, {"mode": mode, "padding_mode": "border"}, tolerance=1e-4
+        )
     yield Case("CDist", "squared", [real(3, 4), real(5, 4)])
     yield Case("CDist", "euclidean", [real(3, 4), real(5, 4)], {"metric": "euclidean"})
     yield Case("Unique", "numbers", [fed([2, 1, 1, 3, 4, 3], np.float32)], {}, (True, True, True),
@@ -35,7 +37,9 @@ def _microsoft():
                [real(1, 2, 4, 5), held(2, 3, 3, 3), constant([1, 0, 1, 1]), held(3)],
                {"strides": [2, 1]})  # fmt: skip
     yield Case("GatedAdd", "rows", [x, real(2, 3, 4), real(2, 3, 1)])
-    yield Case("Range", "step", [real(scale=0.1), fed(np.float32(5.3), np.float32)], differentiable=False)
+    yield Case(
+        "Range", "step", [real(scale=0.1), fed(np.float32(5.3), np.float32)], differentiable=False
+    )
 
 
 def _complex(a, b, conjugate):

@@ -27,7 +27,25 @@ def _convolutions():
     yield Case("FusedConv", "sum", [x, w, b, real(2, 4, 5, 5)], smooth)
     yield Case("FusedConv", "sum without bias", [x, w, None, real(2, 4, 5, 5)], smooth)
     yield Case("FusedConv", "group", [x, real(3, 1, 2, 2)], {"group": 3, "auto_pad": "SAME_UPPER"})
-    yield Case("FusedConv", "one axis", [real(1, 2, 9), held(3, 2, 3)], {"dilations": [2], **smooth})
+    yield Case(
+        "FusedConv", "one axis", [real(1, 2, 9), held(3, 2, 3)], {"dilations": [2], **smooth}
+    )
+
+    images, filters = real(2, 6, 5, 3), real(4, 3, 2, 3)
+
+    def expected(x, w, b, z=0):
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 2), axis=(1, 2))
+        return np.einsum("nhwcij,mijc->nhwm", windows, w) + b + z
+
+    yield Case("NhwcConv", "plain", [images, filters, held(4)], kernel=False, expected=expected)
+    yield Case(
+        "NhwcFusedConv", "sum and activation",
+        [images, real(4, 3, 3, 2), held(4), real(2, 4, 4, 4)], smooth, kernel=False,
+        expected=lambda x, w, b, z: special.expit(expected(x, w.transpose(0, 2, 3, 1), b, z)),
+    )  # fmt: skip
+    pool = {"kernel_shape": [2, 2], "strides": [2, 1]}
+    codes = fed(np.random.default_rng(4).integers(-99, 99, (2, 6, 5, 3)), np.int8)
+    yield Case("NhwcMaxPool", "codes", [codes], pool, types={0: np.int8})
 
 
 def _products():
@@ -72,6 +90,8 @@ def _activations():
         yield Case("FastGelu", label, [x], tolerance=1e-4)
         yield Case("FastGelu", f"{label} bias", [x, b], tolerance=1e-4)
         yield Case("QuickGelu", label, [x])
+        yield Case("ScaledSiLU", label, [x], {"alpha": 0.7})
+        yield Case("ScaledSiLU", f"{label} input", [x, real()])
         yield Case("QuickGelu", f"{label} alpha", [x], {"alpha": 0.8})
         yield Case("BiasGelu", label, [x, b])
     no_kernel = {"kernel": False}
@@ -132,13 +152,37 @@ def _normalisations():
         yield Case("SimplifiedLayerNormalization", label, [x, g], {**e, "stash_type": 1}, domain="")
         yield Case("SimplifiedLayerNormalization", f"{label} axis", [x, real(*shape[1:])],
                    {**e, "axis": 1}, domain="")  # fmt: skip
+    gated = [real(2, 3, 8), real(4), real(2, 3, 8)]
+    for kind in ("silu", "swish", "sigmoid"):
+        yield Case("GatedRMSNorm", kind, gated, {"activation": kind, "epsilon": 0.01})
     ids, segments = fed([[1, 4, 0], [2, 2, 5]]), fed([[0, 1, 1], [0, 0, 1]])
     mask, positions = fed([[1, 1, 0], [1, 1, 1]]), fed([[2, 0, 1], [0, 1, 3]])
     w, p, s, g, b = real(6, 4), real(5, 4), real(2, 4), real(4), real(4)
     e = {"epsilon": 0.01}
-    yield Case("EmbedLayerNormalization", "all", [ids, segments, w, p, s, g, b, mask], e, (True, True), {1: np.int32})
-    yield Case("EmbedLayerNormalization", "no mask", [ids, segments, w, p, s, g, b], e, (True, True), {1: np.int32})
-    yield Case("EmbedLayerNormalization", "no segments", [ids, None, w, p, None, g, b], e, (True, True), {1: np.int32})
+    yield Case(
+        "EmbedLayerNormalization",
+        "all",
+        [ids, segments, w, p, s, g, b, mask],
+        e,
+        (True, True),
+        {1: np.int32},
+    )
+    yield Case(
+        "EmbedLayerNormalization",
+        "no mask",
+        [ids, segments, w, p, s, g, b],
+        e,
+        (True, True),
+        {1: np.int32},
+    )
+    yield Case(
+        "EmbedLayerNormalization",
+        "no segments",
+        [ids, None, w, p, None, g, b],
+        e,
+        (True, True),
+        {1: np.int32},
+    )
     yield Case("EmbedLayerNormalization", "positions", [ids, segments, w, p, s, g, b, mask, positions], e,
                (True, True, True), {1: np.int32})  # fmt: skip
     yield Case("EmbedLayerNormalization", "sum", [ids, segments, w, p, s, held(4), held(4)],
