@@ -15,6 +15,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx import upgrade
+from igonnx.acceptance import described, mended
 from igonnx.autodiff.node_view import operator_name
 from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
@@ -80,11 +81,11 @@ class Model:
         if isinstance(source, Model):
             return source
         if isinstance(source, onnx.ModelProto):
-            name, folder, proto = source.graph.name or "model", None, source
+            name, folder, proto = source.graph.name or "model", None, mended(source)
             _check(proto, name)
         elif isinstance(source, bytes | bytearray | memoryview):
             name, folder = "model bytes", None
-            proto = _parse(bytes(source), name)
+            proto = mended(_parse(bytes(source), name))
             _check(proto, name)
         elif isinstance(source, str | os.PathLike):
             if not str(source) or "\0" in str(source):
@@ -92,8 +93,9 @@ class Model:
                     f"model path is {str(source)!r}; expected the path of an ONNX file"
                 )
             path = Path(source)
-            name, folder, proto = path.name, path.resolve().parent, _read(path)
-            _check(proto, name, path)
+            read = _read(path)
+            name, folder, proto = path.name, path.resolve().parent, mended(read)
+            _check(proto, name, path if proto is read else None)
         else:
             raise InputError(
                 f"model must be a path, bytes or an onnx.ModelProto, not {type(source).__name__}"
@@ -104,6 +106,7 @@ class Model:
         except (ValueError, TypeError, KeyError, AttributeError, ir.serde.SerdeError) as error:
             raise ModelError(f"{name}: not a usable ONNX graph: {_first_line(error)}") from error
         _own_constants(model)
+        _name_parts(model.graph)
         if folder is not None:
             ir.external_data.set_base_dir(model.graph, folder)
         upgrade.unify_opsets(model, name)
@@ -274,10 +277,15 @@ def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
             onnx.checker.check_model(proto)
         # Else the checker, which serialises what is in memory, cannot see it.
     except (onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
-        plain = without_dialect(proto) if "No Op registered" in str(error) else None
+        plain = None
+        if "No Op registered" in str(error):
+            plain = without_dialect(proto)
+        elif "is required but missing" in str(error):
+            plain = described(proto)
         if plain is None:
             raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
-        # What ONNX Runtime's optimiser writes into the standard domain is no reason to refuse a model.
+        # What ONNX Runtime's optimiser writes into the standard domain is no reason to refuse a model, nor is a shape
+        # of an input or output that nobody wrote down.
         _check(plain, name)
 
 
@@ -308,11 +316,32 @@ def _own_constants(model: ir.Model) -> None:
                 node.attributes["value"] = ir.AttrTensor("value", own_tensor(value.as_tensor()))
 
 
+def _name_parts(graph: ir.Graph) -> None:
+    """Name the outputs of Split that the file leaves nameless: those at the end would be lost, and their number counts."""
+    nodes = [node for node in graph.all_nodes() if node.op_type == "Split"]
+    if all(value.name for node in nodes for value in node.outputs):
+        return
+    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
+    taken |= {value.name for value in [*graph.inputs, *graph.initializers.values()]}
+    for index, node in enumerate(nodes):
+        for part, value in enumerate(node.outputs):
+            name = value.name or f"split_{index}_{part}"
+            while not value.name and name in taken:
+                name += "_"
+            taken.add(name)
+            value.name = name
+
+
 def _name_everything(graph: ir.Graph) -> None:
     """Give unnamed nodes a name, so that messages can point at them."""
+    taken = {node.name for node in graph.all_nodes()}
     for index, node in enumerate(graph.all_nodes()):
         if not node.name:
-            node.name = f"{node.op_type}_{index}"
+            name = f"{node.op_type}_{index}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            node.name = name
 
 
 def _unknown(kind: str, name: object, known: list[str]) -> str:

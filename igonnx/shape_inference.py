@@ -49,6 +49,11 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def _infer(model: ir.Model) -> None:
+    # What a caller may feed in the place of an initializer tells nothing.
+    initializers = model.graph.initializers
+    overridable = [value for value in initializers.values() if value.is_graph_input()]
+    for value in overridable:
+        initializers.pop(cast("str", value.name))
     logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
     level = logger.level
     # The pass logs a stack trace when inference stops early; a rule that lacks a shape says so by itself.
@@ -57,6 +62,8 @@ def _infer(model: ir.Model) -> None:
         passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     finally:
         logger.setLevel(level)
+        for value in overridable:
+            initializers.add(value)
     for node in model.graph.all_nodes():
         for body in subgraphs(node).values():
             _describe_constants(body)

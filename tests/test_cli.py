@@ -1,5 +1,6 @@
 """The command line, through its real entry point."""
 
+import json
 import os
 import re
 import signal
@@ -15,9 +16,12 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from igonnx.attribution import Attribution
+from igonnx.autodiff.path_report import path_report
+from igonnx.cli.console import results
 from igonnx.cli.inputs import ImageOptions, read_baseline, read_inputs
 from igonnx.cli.labels import parse_target, read_labels
 from igonnx.cli.outputs import Outputs, picture_paths
+from igonnx.cli.path_table import print_path
 from igonnx.cli.report import percent, probabilities, rows_of
 from igonnx.errors import InputError
 from igonnx.model import Model
@@ -51,7 +55,7 @@ def save_model(path, nodes, inputs, outputs, initializers=()):
         for group in (inputs, outputs)
     ]
     graph = helper.make_graph(nodes, "graph", *values, initializer=list(initializers))
-    opsets = [helper.make_opsetid("", 18)]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
 
 
@@ -102,9 +106,28 @@ def examples(tmp_path_factory):
     )
     save_model(
         folder / "no_rule.onnx",
-        [helper.make_node("Det", ["x"], ["y"])],
-        [("x", ["n", 4, 4])],
-        [("y", ["n"])],
+        [
+            helper.make_node(
+                "TreeEnsembleRegressor",
+                ["x"],
+                ["y"],
+                domain="ai.onnx.ml",
+                nodes_treeids=[0],
+                nodes_nodeids=[0],
+                nodes_featureids=[0],
+                nodes_values=[0.0],
+                nodes_modes=["LEAF"],
+                nodes_truenodeids=[0],
+                nodes_falsenodeids=[0],
+                target_treeids=[0],
+                target_nodeids=[0],
+                target_ids=[0],
+                target_weights=[3.0],
+                n_targets=1,
+            )
+        ],
+        [("x", ["n", 4])],
+        [("y", ["n", 1])],
     )
     np.save(folder / "four.npy", np.arange(4, dtype=np.float32))
     np.save(folder / "four_by_four.npy", np.eye(4, dtype=np.float32))
@@ -201,7 +224,7 @@ class TestErrors:
                 ["quantised.onnx", "four.npy", "--no-straight-through"],
                 "with straight_through=False rounding to codes has none",
             ),
-            (["no_rule.onnx", "four_by_four.npy"], "Det"),
+            (["no_rule.onnx", "four.npy"], "trees are piecewise constant"),
             (["digits.onnx", "digit0.png", "--tolerance", "-1"], "tolerance"),
             (["digits.onnx", "digit0.png", "--preset", "none"], "unknown preset 'none'"),
             (["digits.onnx", "digit0.png", "--size", "9"], "--size asks for 9x9"),
@@ -239,8 +262,10 @@ class TestErrors:
     def test_no_rule_names_the_operator_in_inspect(self, unchanged):
         code, out, _ = igonnx("inspect", "no_rule.onnx", cwd=unchanged)
         assert code == 0
-        assert re.search(r"no rule +Det x1", out)
-        assert re.search(r"explained +nothing: .*Det", out)
+        refused = "refused: ai.onnx.ml::TreeEnsembleRegressor 'TreeEnsembleRegressor_0': trees are"
+        *_, refusal, advice = out.splitlines()
+        assert refusal.startswith(refused)
+        assert advice.startswith("1 of 1 node on the path cannot be crossed; ")
 
     @pytest.mark.parametrize(
         ("arguments", "message", "command"),
@@ -517,12 +542,46 @@ class TestOtherCommands:
             r"output +logits +float32 +\[batch, 10\]",
             r"parameters +[\d,]+",
             r"dynamic axes +batch \(image\[0\], logits\[0\]\)",
-            r"differentiable .*Conv x3",
+            r"Conv +3 +rule +Conv with groups",
+            r"11 nodes on the path, none off it",
             r"explained +output 'logits' by 'image'",
             r"cost +a gradient takes [\d.e-]+ m?s",
         ):
             assert re.search(expected, out), expected
         assert list(tmp_path.iterdir()) == []
+
+    def test_inspect_for_machines(self, examples, tmp_path):
+        arguments = ["inspect", examples / "digits.onnx", "--json"]
+        code, out, err = igonnx(*arguments, "--no-measure", cwd=tmp_path)
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["differentiable"] is True
+        assert found["inputs"] == [
+            {"name": "image", "dtype": "float32", "shape": ["batch", 1, 8, 8]}
+        ]
+        assert found["cost"] is None
+        operators = {entry["operator"]: entry for entry in found["path"]["served"]}
+        assert operators["Conv"]["nodes"] == 3
+        assert operators["Conv"]["how"] == "rule"
+        _, out, _ = igonnx(*arguments, cwd=tmp_path)
+        assert json.loads(out)["cost"]["gradient_seconds"] >= 0
+
+    @pytest.mark.parametrize("width", [40, 80, 160])
+    def test_inspect_fits_the_terminal(self, examples, monkeypatch, capsys, width):
+        monkeypatch.setenv("COLUMNS", str(width))
+        report = path_report(examples / "digits.onnx")
+        print_path(report, results())
+        lines = capsys.readouterr().out.splitlines()
+        rows = [line for line in lines if re.match(r" *(BatchNormalization|Conv|Relu) +\d", line)]
+        assert len(rows) == 3
+        assert max(map(len, lines)) <= width
+        assert ("its bias" in rows[1]) == (width == 160)
+
+    def test_inspect_says_why_there_is_no_path(self, examples, tmp_path):
+        code, out, err = igonnx("inspect", examples / "no_path.onnx", cwd=tmp_path)
+        assert code == 0, err
+        assert "nothing: no_path.onnx: no differentiable path from 'x' to output 'y'" in out
+        assert re.search(r"Greater +1 +no derivative", out)
 
     def test_inspect_words(self, examples, tmp_path):
         code, out, err = igonnx("inspect", examples / "words.onnx", "--length", "5", cwd=tmp_path)

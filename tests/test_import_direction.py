@@ -19,7 +19,7 @@ PACKAGE = Path(igonnx.__file__).parent
 # From the ground up. A name stands for the module and everything in it; the files of one floor do
 # not import each other, except within one package.
 FLOORS = [
-    ["errors", "_core", "constant_folding", "tensors"],
+    ["errors", "_core", "constant_folding", "tensors", "acceptance"],
     ["autodiff.builder", "upgrade"],
     ["autodiff.node_view", "autodiff.sequences", "autodiff.broadcasting"],
     ["branches", "constants", "shape_inference"],
@@ -29,7 +29,9 @@ FLOORS = [
     ["autodiff.residuals"],
     ["autodiff.rules"],
     ["autodiff.transform"],
-    ["autodiff.expansion", "autodiff.selection"],
+    ["autodiff.expansion", "autodiff.provenance", "autodiff.selection"],
+    ["autodiff.refused_forms", "autodiff.serving"],
+    ["autodiff.operator_table", "autodiff.path_report"],
     ["autodiff.gradient", "autodiff.ort_training", "simplification"],
     ["engine.plan", "engine.runtime", "engine"],
     ["engine.forward", "engine.reference", "engine.native"],

@@ -6,7 +6,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dims, rank
+from igonnx.autodiff.builder import GraphBuilder, dims, rank, static_shape
 
 __all__ = ["broadcast_to", "unbroadcast"]
 
@@ -62,6 +62,12 @@ def _unbroadcast_unknown_ranks(
 
 def broadcast_to(op: GraphBuilder, value: ir.Value, target: ir.Value) -> ir.Value:
     """Expand `value` to the shape of `target`."""
+    known = static_shape(target)
+    if known is not None and 0 in known and value.dtype is not None:
+        # ONNX Runtime 1.31 takes an Expand to no elements at all for one that changes nothing.
+        nothing = op.zeros(op.ints(known), value.dtype)
+        nothing.shape = target.shape
+        return nothing
     result = cast("ir.Value", op.Expand(value, op.shape(target)))
     result.shape = target.shape
     return result

@@ -159,7 +159,7 @@ def _refuse_integer_arithmetic(node: ir.Node, gradients: Sequence[ir.Value | Non
 def _annotate(gradient: ir.Value, value: ir.Value) -> None:
     """Note that `gradient` has the shape of `value` and, where that is not a code, its type."""
     gradient.shape = value.shape
-    if not registry.is_code(value):
+    if not registry.is_code(value) and value.type is not None:
         gradient.type = value.type
 
 

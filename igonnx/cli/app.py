@@ -131,6 +131,13 @@ ThreadsOption = Annotated[
         min=1, metavar="N", help="Threads. Default: ONNX Runtime's.", rich_help_panel=Runtime
     ),
 ]
+StraightThroughOption = Annotated[
+    bool,
+    typer.Option(
+        help="Quantised models: gradients go straight through rounding.",
+        rich_help_panel="Method",
+    ),
+]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")]
 
 
@@ -246,13 +253,7 @@ def explain(
             "--grey", help="Turn colour images grey for one channel.", rich_help_panel=Images
         ),
     ] = False,
-    straight_through: Annotated[
-        bool,
-        typer.Option(
-            help="Quantised models: gradients go straight through rounding.",
-            rich_help_panel="Method",
-        ),
-    ] = True,
+    straight_through: StraightThroughOption = True,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -326,6 +327,7 @@ def inspect(
     measure: Annotated[
         bool, typer.Option(help="Measure what a forward pass and a gradient take.")
     ] = True,
+    straight_through: StraightThroughOption = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print it as JSON, for other programs.")
     ] = False,
@@ -349,6 +351,7 @@ def inspect(
             length=length,
             measure=measure,
             as_json=as_json,
+            straight_through=straight_through,
             threads=threads,
             engine=engine.value,
             providers=provider or [],

@@ -38,6 +38,7 @@ class Request:
     length: int
     measure: bool
     as_json: bool
+    straight_through: bool
     threads: int | None
     engine: str
     providers: Sequence[str]
@@ -82,7 +83,7 @@ def _findings(model: Model, request: Request) -> _Findings:
     output = request.output if explainer is None else explainer.output
     wrt = (list(request.wrt) or None) if explainer is None else explainer.wrt
     try:
-        path = path_report(model, output, wrt)
+        path = path_report(model, output, wrt, straight_through=request.straight_through)
     except InputError:
         raise
     except Error as error:
@@ -110,6 +111,7 @@ def _explainer(model: Model, request: Request) -> tuple[Explainer | None, str | 
             threads=request.threads,
             engine=request.engine,
             providers=list(request.providers) or None,
+            straight_through=request.straight_through,
         )
     except InputError:
         raise  # a name that was mistyped

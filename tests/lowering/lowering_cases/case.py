@@ -80,6 +80,7 @@ class Case:
     differentiable: bool = True
     explained_output: int = 0
     tolerance: float = 2e-5
+    seed: int | None = None  # for what has jumps, which differences must not straddle
 
     def draw(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         """A value for every input, by name."""
