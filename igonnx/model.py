@@ -23,6 +23,7 @@ from igonnx.constants import settle_constants
 from igonnx.errors import InputError, ModelError
 from igonnx.lowering.dialect import without_dialect
 from igonnx.lowering.shapes import infer_shapes_everywhere
+from igonnx.maps import without_maps
 from igonnx.shape_inference import infer_shapes
 from igonnx.tensors import own_tensor
 
@@ -100,7 +101,7 @@ class Model:
             raise InputError(
                 f"model must be a path, bytes or an onnx.ModelProto, not {type(source).__name__}"
             )
-        _refuse_maps(proto, name)
+        proto = without_maps(proto, name)
         try:
             model = ir.from_proto(proto)
         except (ValueError, TypeError, KeyError, AttributeError, ir.serde.SerdeError) as error:
@@ -287,19 +288,6 @@ def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
         # What ONNX Runtime's optimiser writes into the standard domain is no reason to refuse a model, nor is a shape
         # of an input or output that nobody wrote down.
         _check(plain, name)
-
-
-def _refuse_maps(proto: onnx.ModelProto, name: str) -> None:
-    """Refuse inputs and outputs that are maps, which have no place in a graph of tensors."""
-    for value in [*proto.graph.input, *proto.graph.output]:
-        kind = value.type
-        while kind.WhichOneof("value") == "sequence_type":
-            kind = kind.sequence_type.elem_type
-        if kind.WhichOneof("value") == "map_type":
-            raise ModelError(
-                f"{name}: {value.name!r} is a map, as skl2onnx writes it by default: "
-                "re-export with options={'zipmap': False}"
-            )
 
 
 def _own_constants(model: ir.Model) -> None:

@@ -22,6 +22,7 @@ __all__ = ["infer_shapes"]
 _MAKES_SEQUENCE = frozenset(
     ["SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"]
 )
+_KEEPS_RANK = frozenset(["AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool"])
 _ROUNDS = 64  # a few per loop; a guess that has not been proved by then is dropped
 
 Dims: TypeAlias = "list[int | ir.SymbolicDim | None]"
@@ -32,6 +33,8 @@ Guesses: TypeAlias = "dict[ir.Value, Dims]"
 def infer_shapes(model: ir.Model) -> None:
     """Infer shapes and dtypes in place, as far as that is possible; what stays unknown stays unset."""
     _infer(model)
+    while _keep_ranks(model.graph):
+        _infer(model)
     if not any(node.op_type in ("Loop", "Scan") for node in model.graph.all_nodes()):
         return
     guesses: Guesses = {}
@@ -99,6 +102,19 @@ def _mark_sequence(value: ir.Value, like: Sequence[ir.Value | None] | None) -> N
         return
     if like is None or any(x is not None and isinstance(x.type, ir.SequenceType) for x in like):
         value.type, value.shape = ir.SequenceType(value.type), None
+
+
+def _keep_ranks(graph: ir.Graph) -> bool:
+    """Note the number of axes behind convolutions with weights of unknown size, of which ONNX says nothing at all."""
+    changed = False
+    for node in graph.all_nodes():
+        if node.op_type not in _KEEPS_RANK or node.domain not in ("", "ai.onnx"):
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        if result.shape is None and source is not None and source.shape is not None:
+            result.shape = ir.Shape([source.shape[0], *[None] * (len(source.shape) - 1)])
+            changed = True
+    return changed
 
 
 def _describe_constants(body: ir.Graph) -> None:

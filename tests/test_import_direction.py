@@ -20,7 +20,7 @@ PACKAGE = Path(igonnx.__file__).parent
 # not import each other, except within one package.
 FLOORS = [
     ["errors", "_core", "constant_folding", "tensors", "acceptance"],
-    ["autodiff.builder", "upgrade"],
+    ["autodiff.builder", "maps", "upgrade"],
     ["autodiff.node_view", "autodiff.sequences", "autodiff.broadcasting"],
     ["branches", "constants", "shape_inference"],
     ["lowering"],

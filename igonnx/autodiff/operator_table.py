@@ -108,9 +108,9 @@ def _why_constant(schema: onnx.defs.OpSchema) -> str:
 
 
 def _made_of(schema: onnx.defs.OpSchema) -> str:
-    if not schema.has_function:
-        return "which operators depends on the node's attributes and types"
     names = {node.op_type for node in schema.function_body.node} - {"Constant", "CastLike"}
+    if not names:
+        return "which operators depends on the node's attributes and types"
     return f"made of {', '.join(sorted(names))}"
 
 

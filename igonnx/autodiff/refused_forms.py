@@ -53,6 +53,6 @@ def _words(node: ast.expr, names: dict[str, Any]) -> Iterator[str]:
     elif isinstance(node, ast.Name) and isinstance(names.get(node.id), int | str):
         yield str(names[node.id])
     elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-        yield f"*{node.args[0].value}*"  # an attribute's name
+        yield f"*{node.args[0].value!s}*"  # an attribute's name
     else:
         yield f"*{ast.unparse(node).rsplit('.', 1)[-1]}*"

@@ -81,7 +81,9 @@ def _default(model: Model, output: ir.Value, straight_through: bool) -> list[ir.
     if not candidates:
         names = ", ".join(info.name for info in model.inputs)
         raise _no_path(model, names, output, straight_through)
-    return ([value for value in candidates if _is_embedding(value)] or candidates)[:1]
+    # Of several tables, words have the largest: positions and segments have their own.
+    embeddings = [value for value in candidates if _table_length(value)]
+    return [max(embeddings, key=_table_length)] if embeddings else candidates[:1]
 
 
 def _require_explainable(model: Model, value: ir.Value, output: ir.Value) -> None:
@@ -121,10 +123,12 @@ def _dependent_on(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]
     return dependent
 
 
-def _is_embedding(value: ir.Value) -> bool:
-    """Whether `value` is looked up in a table of weights."""
+def _table_length(value: ir.Value) -> int:
+    """Rows of the table of weights that `value` is looked up in; 0 where it is not."""
     node = value.producer()
     if node is None or node.op_type != "Gather" or node.inputs[0] is None:
-        return False
-    table = node.inputs[0]
-    return table.const_value is not None and is_floating(table)
+        return 0
+    table = node.inputs[0].const_value
+    if table is None or not is_floating(node.inputs[0]) or not len(table.shape):
+        return 0
+    return int(table.shape[0])

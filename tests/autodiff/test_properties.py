@@ -293,7 +293,7 @@ def _feeds(drawn: Drawn, rng: np.random.Generator) -> dict[str, np.ndarray]:
         if isinstance(shape, tuple):
             count = int(np.prod(shape))
             array = (rng.permutation(count) + rng.uniform(0.3, 0.7)) / count * 2 - 1
-            feeds[f"x{i}"] = (array * 0.95 + 0.013).reshape(shape)
+            feeds[f"x{i}"] = np.asarray(array * 0.95 + 0.013).reshape(shape)
             if drawn.positive and i:
                 feeds[f"x{i}"] = np.abs(feeds[f"x{i}"]) + 0.5
     return feeds
@@ -325,12 +325,14 @@ def _check(operator: str, drawn: Drawn, rng: np.random.Generator) -> None:
         _check_in_float32(_model(operator, drawn, TensorProto.FLOAT), feeds, rng)
         return
     (z,) = forward.run(["z"], feeds)
-    cotangent = rng.standard_normal(z.shape)
-    directions = {name: rng.standard_normal(array.shape) for name, array in feeds.items()}
+    cotangent = np.asarray(rng.standard_normal(z.shape))
+    directions = {name: np.asarray(rng.standard_normal(a.shape)) for name, a in feeds.items()}
 
     def slope(name: str) -> float:
         ends = [
-            forward.run(["z"], {**feeds, name: feeds[name] + sign * STEP * directions[name]})[0]
+            forward.run(
+                ["z"], {**feeds, name: np.asarray(feeds[name] + sign * STEP * directions[name])}
+            )[0]
             for sign in (1, -1)
         ]
         return float(np.sum((ends[0] - ends[1]) * cotangent)) / (2 * STEP)
