@@ -21,6 +21,11 @@ __all__ = ["Entry", "operator_page", "operator_table"]
 
 _UPGRADED = "upgraded"
 _ORDER = (*How, _UPGRADED)
+_ON_LOADING = {
+    ("", "Scatter"): "becomes ScatterElements",
+    ("", "Upsample"): "becomes Resize",
+    ("ai.onnx.ml", "ZipMap"): "taken out; the tensor that it would take apart is the output",
+}
 _EXPLAINED = {
     How.rule: "a backward rule",
     How.lowering: "written in other operators, which have rules",
@@ -29,7 +34,7 @@ _EXPLAINED = {
     How.no_derivative: "no gradient exists, or it is zero wherever it exists: gradients stop there, as they should",
     How.refused: "refused, with a reason and what to do instead",
     How.missing: "refused: nothing serves it",
-    _UPGRADED: "deprecated; replaced on loading by what took its place",
+    _UPGRADED: "not there any more once a model is loaded",
 }
 _TEXT = """# Operators
 
@@ -76,8 +81,8 @@ def _entry(domain: str, name: str, schema: onnx.defs.OpSchema | None) -> Entry:
     node = ir.Node(domain, name, [])
     known = serving(node, onnx.defs.onnx_opset_version())
     version = 0 if schema is None else schema.since_version
-    if known.how is How.missing and schema is not None and schema.deprecated:
-        return Entry(domain, name, version, _UPGRADED, "")
+    if (domain, name) in _ON_LOADING:
+        return Entry(domain, name, version, _UPGRADED, _sentence(_ON_LOADING[domain, name]))
     # Products are no emphasis.
     sentences = [text.replace("*", "\\*") for text in (known.description, known.notes)]
     if known.how is How.no_derivative:
