@@ -53,4 +53,4 @@ def _as_tensor(
 def _is_map(kind: onnx.TypeProto) -> bool:
     while kind.WhichOneof("value") == "sequence_type":
         kind = kind.sequence_type.elem_type
-    return kind.WhichOneof("value") == "map_type"
+    return bool(kind.WhichOneof("value") == "map_type")

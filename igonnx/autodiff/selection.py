@@ -131,4 +131,5 @@ def _table_length(value: ir.Value) -> int:
     table = node.inputs[0].const_value
     if table is None or not is_floating(node.inputs[0]) or not len(table.shape):
         return 0
-    return int(table.shape[0])
+    length = table.shape[0]
+    return length if isinstance(length, int) else 0

@@ -6,6 +6,7 @@ A body may depend on the node: on its attributes, and on the types of its inputs
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -53,7 +54,8 @@ def fill_in_defaults(node: ir.Node, opset: int) -> None:
             node.attributes[name] = ir.from_proto(attribute.default_value)
 
 
-def _schema(node: ir.Node, opset: int) -> onnx.defs.OpSchema | None:
+def _schema(node: ir.Node, opset: int) -> Any:
+    """An `onnx.defs.OpSchema` (whose stubs do not know of bodies), or None outside the standard."""
     if node.domain not in ("", "ai.onnx"):
         return None
     try:
@@ -62,7 +64,7 @@ def _schema(node: ir.Node, opset: int) -> onnx.defs.OpSchema | None:
         return None
 
 
-def _depends(schema: onnx.defs.OpSchema) -> bool:
+def _depends(schema: Any) -> bool:
     return bool(schema.has_context_dependent_function)
 
 
@@ -100,14 +102,12 @@ def _means_the_same(proto: onnx.FunctionProto, version: int, opset: int) -> bool
     return True
 
 
-def _fixed_body(schema: onnx.defs.OpSchema, opset: int) -> onnx.FunctionProto | None:
+def _fixed_body(schema: Any, opset: int) -> onnx.FunctionProto | None:
     versions = list(schema.function_opset_versions) if schema.has_function else []
     return _valid_body(versions, opset, schema.get_function_with_opset_version)
 
 
-def _context_dependent_body(
-    schema: onnx.defs.OpSchema, node: ir.Node, opset: int
-) -> onnx.FunctionProto | None:
+def _context_dependent_body(schema: Any, node: ir.Node, opset: int) -> onnx.FunctionProto | None:
     types = [_type_of(value).SerializeToString() for value in node.inputs]
     written = ir.to_proto(node).SerializeToString()
     return _valid_body(

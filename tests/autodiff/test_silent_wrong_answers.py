@@ -176,7 +176,7 @@ def test_exponent_of_a_negative_base(model: Build) -> None:
 
 
 def test_masked_attention(model: Build) -> None:
-    """Some entries of minus infinity, a whole row of them replaced by zeros: finite gradients, right where it counts."""
+    """Some entries of minus infinity, a whole row of them replaced by zeros: finite gradients, and right ones."""
     proto = model(
         """(double[3, 4] q, double[5, 4] k, bool[3, 5] mask) => (double[3, 4] y) {
             t = Transpose<perm=[1, 0]>(k)

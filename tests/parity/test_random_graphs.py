@@ -41,9 +41,9 @@ def test_gradients_equal_those_of_autograd(number):
         names = ["y", *(f"grad_{name}" for name in expected)]
         found = session.run(names, {**feeds, "cotangent_y": np.ones(())})
         where = f"repeat with IGONNX_TEST_SEED={seed}: symbolic {symbolic}"
-        np.testing.assert_allclose(found[0], y.item(), rtol=1e-9, atol=1e-9, err_msg=where)
+        np.testing.assert_allclose(found[0], y.item(), rtol=1e-7, atol=1e-7, err_msg=where)
         for (name, gradient), given in zip(expected.items(), found[1:], strict=True):
             scale = max(1.0, float(gradient.abs().max()))
             np.testing.assert_allclose(
-                given / scale, gradient.numpy() / scale, atol=1e-8, rtol=0, err_msg=f"{where}, {name}"
+                given / scale, gradient.numpy() / scale, atol=1e-7, rtol=0, err_msg=f"{where}, {name}"
             )

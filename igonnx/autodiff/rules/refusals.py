@@ -5,6 +5,7 @@ from __future__ import annotations
 from igonnx.autodiff.registry import nondifferentiable, refuse
 
 CLASSICAL, MICROSOFT, BLOCKED = "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"
+PREVIEW, TRAINING = "ai.onnx.preview", "ai.onnx.preview.training"
 
 # Categories, thresholds and dictionaries: nothing real goes in, or a step comes out.
 nondifferentiable(
@@ -32,6 +33,16 @@ refuse(
     domain=BLOCKED,
     because="the model was optimised for one processor's layout of channels in blocks; save it with "
     "graph_optimization_level ORT_ENABLE_EXTENDED or lower, or explain the model before optimisation",
+)
+refuse(
+    *("Adagrad", "Adam", "Gradient", "Momentum"),
+    domain=TRAINING,
+    because="it is a step in the training of a network; export the trained network instead",
+)
+refuse(
+    "FlexAttention",
+    domain=PREVIEW,
+    because="a preview whose definition may still change; export the model with Attention (opset 23 or later)",
 )
 refuse(
     "MoE",

@@ -214,9 +214,7 @@ def _lstm_step(layer: _Layer, direction: int) -> Step:
 def _gru_step(layer: _Layer, direction: int) -> Step:
     op, hidden = layer.op, layer.hidden
     weights = _recurrent_weights(layer, direction)
-    of_gates, of_candidate = op.Split(
-        weights, op.ints([2 * hidden, hidden]), axis=1, outputs=2
-    )
+    of_gates, of_candidate = op.Split(weights, op.ints([2 * hidden, hidden]), axis=1, outputs=2)
     f, g = _activations(layer, direction, ["Sigmoid", "Tanh"])
     late = _resets_late(layer)
     bias = layer.parameter(3, direction) if late else None
@@ -278,7 +276,10 @@ def _activations(layer: _Layer, direction: int, defaults: Sequence[str]) -> list
     names = [str(name).lower() for name in n.attribute("activations") or []]
     names = names or [name.lower() for name in defaults] * 2
     # Parameters are dealt out in order to the functions that take any, over both directions.
-    alphas, betas = iter(n.attribute("activation_alpha") or []), iter(n.attribute("activation_beta") or [])
+    alphas, betas = (
+        iter(n.attribute("activation_alpha") or []),
+        iter(n.attribute("activation_beta") or []),
+    )
     functions = [_activation(n, name, alphas, betas) for name in names]
     first = direction * len(defaults)
     return functions[first : first + len(defaults)]
