@@ -15,7 +15,7 @@ _BUILT_IN = {"com.microsoft": 1}
 
 
 def mended(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in order: nodes sorted, a name, imports of built-in domains, no sparse constants; a copy where it was not.
+    """The model in order, or a copy in order: nodes sorted, a name, imports of built-in domains, no sparse constants.
 
     Raises `ValueError` where a tensor's data contradict themselves.
     """

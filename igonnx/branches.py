@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import cast
 
 import onnx_ir as ir
@@ -20,8 +21,13 @@ def inline_settled_branches(model: ir.Model) -> bool:
     found = [node for node in model.graph.all_nodes() if _condition(node) is not None]
     if not found:
         return False
-    taken = {value.name for value in [*model.graph.inputs, *model.graph.initializers.values()]}
-    taken.update(value.name for node in model.graph for value in node.outputs)
+    # Of all graphs: a name that is taken further in would be hidden there.
+    taken = Counter({v.name for v in [*model.graph.inputs, *model.graph.initializers.values()]})
+    nodes = Counter(node.name for node in model.graph.all_nodes())
+    for node in model.graph.all_nodes():
+        taken.update(value.name for value in node.outputs)
+        for body in subgraphs(node).values():
+            taken.update({v.name for v in [*body.inputs, *body.initializers.values()]})
     dropped: set[ir.Node] = set()
     for node in found:
         if node in dropped:
@@ -30,7 +36,7 @@ def inline_settled_branches(model: ir.Model) -> bool:
         kept = branches.pop("then_branch" if _condition(node) else "else_branch")
         for branch in branches.values():
             dropped.update(branch.all_nodes())
-        _inline(node, kept, taken)
+        _inline(node, kept, taken, nodes)
     return True
 
 
@@ -44,7 +50,9 @@ def _condition(node: ir.Node) -> bool | None:
     return bool(value.const_value.numpy().reshape(-1)[0])
 
 
-def _inline(node: ir.Node, branch: ir.Graph, taken: set[str | None]) -> None:
+def _inline(
+    node: ir.Node, branch: ir.Graph, taken: Counter[str | None], nodes: Counter[str | None]
+) -> None:
     graph = cast("ir.Graph", node.graph)
     inside = list(branch)
     outputs = list(branch.outputs)
@@ -57,13 +65,15 @@ def _inline(node: ir.Node, branch: ir.Graph, taken: set[str | None]) -> None:
         branch.remove(inner)
         for value in inner.outputs:
             _rename(value, taken)
+        if inner.name:
+            inner.name = _fresh(inner.name, nodes)
         graph.insert_before(node, inner)
     for index, (old, new) in enumerate(zip(node.outputs, outputs, strict=True)):
         if new.producer() not in inside or new in outputs[:index]:
             copy = ir.Node("", "Identity", [new], num_outputs=1, name=f"{old.name}/copy")
             graph.insert_before(node, copy)
             new = copy.outputs[0]
-        name = old.name
+        name = old.name or _fresh("taken", taken, 0)
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         old.name = None
         new.name = name
@@ -71,14 +81,23 @@ def _inline(node: ir.Node, branch: ir.Graph, taken: set[str | None]) -> None:
     graph.remove(node, safe=True)
 
 
-def _rename(value: ir.Value, taken: set[str | None]) -> None:
+def _rename(value: ir.Value, taken: Counter[str | None]) -> None:
     if not value.name:
         return
-    name, count = value.name, 1
-    while name in taken:
-        name, count = f"{value.name}_{count}", count + 1
-    taken.add(name)
+    name = _fresh(value.name, taken)
     if name != value.name:
         if value.const_value is not None:
             value.const_value = own_tensor(value.const_value)
         value.name = name
+
+
+def _fresh(wanted: str, taken: Counter[str | None], own: int = 1) -> str:
+    """`wanted`, or a name like it where more than its `own` uses are counted in `taken`."""
+    if taken[wanted] <= own:
+        return wanted
+    count = 1
+    while taken[name := f"{wanted}_{count}"]:
+        count += 1
+    taken[wanted] -= own
+    taken[name] += 1
+    return name

@@ -8,10 +8,15 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.node_view import subgraphs
+from igonnx.tensors import own_tensor
 
 __all__ = ["settle_constants"]
 
 _LIMIT = 1024  # elements: sizes, axes and indices are few
+
+# How names begin and end that ONNX Runtime's optimiser gives to sizes that it adds, although they may be taken.
+_RUNTIME_BEGINNINGS = ("gemm_input_shape", "gemm_output_shape", "splits", "squeeze_axes")
+_RUNTIME_ENDS = ("_new_shape", "_new_reshape")
 
 
 def settle_constants(model: ir.Model) -> None:
@@ -21,6 +26,7 @@ def settle_constants(model: ir.Model) -> None:
     a loop is lost when its target lies outside.
     """
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _free_runtime_names(model.graph)
     bodies = [body for node in model.graph.all_nodes() for body in subgraphs(node).values()]
     if not bodies:
         return
@@ -32,11 +38,25 @@ def settle_constants(model: ir.Model) -> None:
         _copy_into(body, taken)
 
 
+def _free_runtime_names(graph: ir.Graph) -> None:
+    """Rename what the optimiser left in a saved model: optimised once more, that would not load any more."""
+    for name, value in list(graph.initializers.items()):
+        given = name.startswith(_RUNTIME_BEGINNINGS) or name.endswith(_RUNTIME_ENDS)
+        if not given or not _is_small_integer(value) or value.is_graph_output():
+            continue
+        del graph.initializers[name]
+        value.const_value = own_tensor(cast("ir.TensorProtocol", value.const_value))
+        value.name = f"saved/{name}"
+        graph.register_initializer(value)
+
+
 def _copy_into(body: ir.Graph, taken: set[str | None]) -> None:
     copies: dict[ir.Value, ir.Value] = {}
     for node in body:
         for index, value in enumerate(node.inputs):
-            if value is None or value.name in body.initializers or not _is_small_integer(value):
+            if value is None or not _is_small_integer(value):
+                continue
+            if body.initializers.get(cast("str", value.name)) is value:
                 continue
             if value not in copies:
                 copies[value] = _copy(value, taken)

@@ -126,7 +126,8 @@ class Model:
         settle_constants(self.ir)
         inline_settled_branches(self.ir)
         _name_everything(self.ir.graph)
-        fold_constants(self.ir.graph)
+        if fold_constants(self.ir.graph):
+            inline_settled_branches(self.ir)
         infer_shapes_everywhere(self.ir)
         if fold_constants(self.ir.graph):
             # Shapes known only now were arithmetic's last missing piece.
@@ -305,7 +306,7 @@ def _own_constants(model: ir.Model) -> None:
 
 
 def _name_parts(graph: ir.Graph) -> None:
-    """Name the outputs of Split that the file leaves nameless: those at the end would be lost, and their number counts."""
+    """Name the nameless outputs of Split: those at the end would be lost, and their number counts."""
     nodes = [node for node in graph.all_nodes() if node.op_type == "Split"]
     if all(value.name for node in nodes for value in node.outputs):
         return

@@ -84,6 +84,10 @@ def _mark_sequences(graph: ir.Graph) -> None:
             _mark_sequences(body)
         if node.op_type in _MAKES_SEQUENCE:
             _mark_sequence(node.outputs[0], None)
+        elif node.op_type == "Optional":
+            inside = node.inputs[0] if node.inputs else None
+            if inside is not None and isinstance(inside.type, ir.TensorType | ir.SequenceType):
+                node.outputs[0].type = ir.OptionalType(inside.type)
         elif node.op_type == "Identity":
             _mark_sequence(node.outputs[0], node.inputs)
         elif node.op_type == "Loop":
@@ -131,7 +135,9 @@ def _settle(graph: ir.Graph, guesses: Guesses) -> bool:
     Everything is assumed before anything is concluded, and all is concluded before an assumption is given up for want
     of proof: what leaves an outer loop may depend on what is known of one in it.
     """
-    states = [state for node in graph.all_nodes() if node.op_type == "Loop" for state in _states(node)]
+    states = [
+        state for node in graph.all_nodes() if node.op_type == "Loop" for state in _states(node)
+    ]
     changed = False
     for node in graph.all_nodes():
         if node.op_type == "Scan":
@@ -165,9 +171,7 @@ def _states(node: ir.Node) -> Iterator[_State]:
     body = subgraphs(node)["body"]
     for i, initial in enumerate(node.inputs[2:]):
         if initial is not None:
-            yield _State(
-                initial, body.inputs[2 + i], body.outputs[1 + i], node.outputs[i], body
-            )
+            yield _State(initial, body.inputs[2 + i], body.outputs[1 + i], node.outputs[i], body)
 
 
 def _guess(state: _State, guesses: Guesses) -> bool:
@@ -218,14 +222,14 @@ def _weaken(state: _State, guesses: Guesses, *, proven: bool) -> bool:
 
 
 def _conclude(state: _State, guesses: Guesses) -> bool:
-    """What enters every iteration with the size that it started with, and leaves it so, has it after the last."""
+    """A size that leaves every iteration as it entered, or as it was at first, is the size after the last."""
     initial, entering, leaving, final = state.initial, state.entering, state.leaving, state.final
     if entering not in guesses or initial.shape is None or leaving.shape is None:
         return False
     if entering.shape is None or len(leaving.shape) != len(entering.shape):
         return False
     known: Dims = [
-        start if _same(a, b) else None
+        start if _same(a, b) or _same(start, b) else None
         for start, a, b in zip(initial.shape, guesses[entering], leaving.shape, strict=True)
     ]
     if final.shape is not None and len(final.shape) == len(known):
@@ -247,7 +251,7 @@ def _describe_scan(node: ir.Node, guesses: Guesses) -> bool:
     for i, (outer, inner) in enumerate(zip(node.inputs, body.inputs, strict=True)):
         if outer is None or outer.shape is None or inner.shape is not None:
             continue
-        dims = list(outer.shape)
+        dims: Dims = list(outer.shape)
         if i >= states:
             del dims[along[i - states]]
         inner.shape = ir.Shape(dims)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from igonnx.autodiff import registry
-from igonnx.autodiff.transform import Observer, between
+from igonnx.autodiff.serving import How, serving
+from igonnx.autodiff.transform import Observer, between, no_rule_message
 from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
 from igonnx.constants import settle_constants
+from igonnx.errors import ModelError, UnsupportedOperatorError
 from igonnx.lowering.apply import has_straight_through, lower
 from igonnx.shape_inference import infer_shapes
 
@@ -30,11 +32,22 @@ def expand(
     stay; without one that is an error.
     """
     if fold_constants(model.graph, batch_is_settled=True):
+        inline_settled_branches(model)
         infer_shapes(model)
     for _ in range(_ROUNDS):
         values = {value.name: value for value in _values(model.graph)}
         nodes = between(model.graph, [values[name] for name in sources], [values[output]])
-        if not lower(model, nodes, _needs_lowering, straight_through=True, observe=observe):
+        try:
+            changed = lower(model, nodes, _needs_lowering, straight_through=True, observe=observe)
+        except ModelError as error:
+            opset = model.opset_imports.get("", 0)
+            unknown = next((node for node in nodes if _has_nothing(node, opset)), None)
+            if unknown is None:
+                raise
+            # An operator nobody knows leaves no shapes behind it: then it is what is wrong.
+            message = no_rule_message(unknown, [values[output]], [values[name] for name in sources])
+            raise UnsupportedOperatorError(message) from error
+        if not changed:
             return
         settle_constants(model)
         inline_settled_branches(model)
@@ -47,6 +60,10 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
     for node in graph:
         yield from node.outputs
+
+
+def _has_nothing(node: ir.Node, opset: int) -> bool:
+    return serving(node, opset).how in (How.refused, How.missing) and not has_straight_through(node)
 
 
 def _needs_lowering(node: ir.Node) -> bool:

@@ -133,8 +133,8 @@ def expose_branch(
     """Let an If put out `values` of one branch, where the other branch puts out something empty."""
     exposed = {}
     for value in values:
-        dtype = value.dtype if is_sequence(value) else _tensor_dtype(v, value)
         v.op.within(branch).put_out(value)
+        dtype = _element_dtype(v, value) if is_sequence(value) else _tensor_dtype(v, value)
         for other in others:
             inner = v.op.within(other)
             if is_sequence(value):
@@ -221,6 +221,14 @@ def _tensor_dtype(v: Vjp, value: ir.Value) -> ir.DataType:
     if isinstance(value.type, ir.SequenceType | ir.OptionalType) or value.dtype is None:
         raise v.unsupported(f"a body whose way back needs {value.name!r}, which is no tensor")
     return value.dtype
+
+
+def _element_dtype(v: Vjp, sequence: ir.Value) -> ir.DataType:
+    if sequence.dtype is None:
+        raise v.unsupported(
+            f"a body whose way back needs {sequence.name!r}, a sequence of unknown type"
+        )
+    return sequence.dtype
 
 
 def _new_output(v: Vjp, like: ir.Value, shape: ir.Shape | None) -> ir.Value:

@@ -21,7 +21,14 @@ from igonnx.autodiff.residuals import gradient_dtype
 from igonnx.autodiff.sequences import add_sequences, is_sequence, zero_sequence
 from igonnx.errors import ModelError, UnsupportedOperatorError
 
-__all__ = ["Observer", "between", "differentiable_sources", "differentiate", "reached_values"]
+__all__ = [
+    "Observer",
+    "between",
+    "differentiable_sources",
+    "differentiate",
+    "no_rule_message",
+    "reached_values",
+]
 
 # Told of each node that a gradient arrives at, and of why it cannot cross that node, if so.
 Observer: TypeAlias = "Callable[[ir.Node, ModelError | None], None]"
@@ -68,7 +75,7 @@ def differentiate(
                 raise
             else:
                 # An operator nobody knows leaves no shapes behind it: then it is what is wrong.
-                message = _no_rule_message(unknown, cotangents, wrt)
+                message = no_rule_message(unknown, cotangents, wrt)
                 raise UnsupportedOperatorError(message) from error
         if observe is not None:
             observe(node, refused)
@@ -127,7 +134,7 @@ def _backward(
     """The (value, gradient) pairs that `node`'s rule returns, for its inputs and what its bodies read outside."""
     function = registry.find(node)
     if function is None:
-        raise UnsupportedOperatorError(_no_rule_message(node, outputs, wrt))
+        raise UnsupportedOperatorError(no_rule_message(node, outputs, wrt))
     _refuse_integer_arithmetic(node, gradients)
     inputs = list(node.inputs)  # a rule may put another node in the place of this one
     captured = tuple(value for value in captures(node) if value in reached)
@@ -247,7 +254,8 @@ def _uses(node: ir.Node) -> list[ir.Value]:
     return [value for value in node.inputs if value is not None] + captures(node)
 
 
-def _no_rule_message(node: ir.Node, outputs: Iterable[ir.Value], wrt: Sequence[ir.Value]) -> str:
+def no_rule_message(node: ir.Node, outputs: Iterable[ir.Value], wrt: Sequence[ir.Value]) -> str:
+    """Why no gradient crosses `node`, which has no rule, where it lies, and what to do."""
     name = operator_name(node)
     path = " -> ".join([*_names_from(node, wrt), f"[{name}]", *_names_to(node, outputs)])
     reason = registry.refusal(node)

@@ -95,7 +95,9 @@ class RandomGraph:
         """An initializer of small random numbers."""
         return self.store(self.rng.uniform(-0.5, 0.5, shape))
 
-    def add(self, operator: str, inputs: list[str], shape: Any, bound: float, **attributes: Any) -> Value:
+    def add(
+        self, operator: str, inputs: list[str], shape: Any, bound: float, **attributes: Any
+    ) -> Value:
         """Append a node of one output."""
         value = Value(f"v{len(self.steps)}", tuple(int(size) for size in shape), bound)
         self.steps.append(Step(operator, tuple(inputs), (value.name,), attributes))
@@ -364,7 +366,15 @@ def _tile(g: RandomGraph, x: Value) -> None:
         g.add("Tile", [x.name, g.store(repeats)], np.multiply(x.shape, repeats), x.bound)
 
 
-_REDUCTIONS = {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceSumSquare", "ReduceL2"}
+_REDUCTIONS = {
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceLogSumExp",
+    "ReduceSumSquare",
+    "ReduceL2",
+}
 
 
 @_drawn
@@ -449,7 +459,7 @@ _TORCH: dict[str, Callable[..., Any]] = {
     "Expand": lambda t, x, shape: x.expand([int(size) for size in shape]),
     "Flatten": lambda t, x, axis: x.reshape(math.prod(x.shape[:axis]), -1),
     "Gather": lambda t, x, indices, axis: t.index_select(x, axis, indices),
-    "Gemm": lambda t, a, b, c, transB, alpha: alpha * (a @ b.T) + c,  # noqa: ARG005, N803
+    "Gemm": lambda t, a, b, c, transB, alpha: alpha * (a @ b.T) + c,  # noqa: N803
     "HardSwish": lambda t, x: t.nn.functional.hardswish(x),
     "LeakyRelu": lambda t, x: t.nn.functional.leaky_relu(x),
     "Log": lambda t, x: t.log(x),

@@ -472,7 +472,8 @@ LOOPS = {
     "no states": (
         """(int64 n, double[6,3] x) => (double[m,3] ys) {
             yes = Constant<value = bool {1}>()
-            ys = Loop<body = step (int64 i, bool go) => (on, y) { on = Identity(go) x1 = Gather(x, i) y = Mul(x1, x1) }>(n, yes)
+            ys = Loop<body = step (int64 i, bool go) => (on, y) {
+                on = Identity(go) x1 = Gather(x, i) y = Mul(x1, x1) }>(n, yes)
         }""",
         ("ys",),
     ),

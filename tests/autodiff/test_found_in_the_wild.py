@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from slopes import check, parse
 
@@ -153,3 +155,53 @@ def test_a_fixed_first_axis_that_counts_examples(model: Build) -> None:
     x = RNG.standard_normal((3, 4)).astype(np.float32)
     values = igonnx.Explainer(proto).integrated_gradients(x, target=1).values
     np.testing.assert_allclose(values[:, 1], np.sin(x[:, 1]), atol=1e-6)
+
+
+def test_names_that_the_runtime_will_want_again(tmp_path: Path) -> None:
+    """A model saved after optimisation: its sizes have the names that ONNX Runtime gives when it optimises again."""
+    rng = np.random.default_rng(0)
+    proto = parse(
+        """(float[N, 5, 4] x) => (float[N, 5, 2] y) {
+            a = MatMul(x, w)
+            b = Add(a, v)
+            t = Tanh(b)
+            c = MatMul(t, u)
+            y = Add(c, z)
+        }""",
+        w=rng.standard_normal((4, 3)).astype(np.float32),
+        v=rng.standard_normal(3).astype(np.float32),
+        u=rng.standard_normal((3, 2)).astype(np.float32),
+        z=rng.standard_normal(2).astype(np.float32),
+    )
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(tmp_path / "optimised.onnx")
+    added = {tensor.name for tensor in optimised.graph.initializer} - set("wvuz")
+    assert added, "the runtime fuses other things by now"
+    kept = {tensor.name for tensor in igonnx.gradient(optimised).graph.initializer}
+    assert not added & kept
+    x = rng.standard_normal((2, 5, 4)).astype(np.float32)
+    cotangent = np.ones((2, 5, 2), np.float32)
+    first, second = (
+        ort.InferenceSession(igonnx.gradient(m).SerializeToString()).run(
+            ["grad_x"], {"x": x, "cotangent_y": cotangent}
+        )[0]
+        for m in (proto, optimised)
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+
+
+def test_what_hides_behind_an_operator_nobody_knows_is_not_blamed(model: Build) -> None:
+    """A lowering that lacks shapes since there are none behind such an operator: the error names that one."""
+    proto = model(
+        """(float[N, 3] x) => (float[N, 3] y) {
+            h = nowhere.Mystery(x)
+            y = com.microsoft.FusedMatMul<transB = 1>(x, h)
+        }""",
+        domains=', "nowhere": 1, "com.microsoft": 1',
+    )
+    with pytest.raises(igonnx.UnsupportedOperatorError, match=r"nowhere::Mystery"):
+        igonnx.gradient(proto)

@@ -138,15 +138,18 @@ def test_outputs_left_out():
     x = X.astype(np.float32)
     for value in [*proto.graph.input, *proto.graph.output]:
         value.type.tensor_type.elem_type = TensorProto.FLOAT
-    found = gradients(proto, {"x": x})
     expected = igonnx.gradient(
         parse(
             "(float[2,3] x) => (float[2,2] y) { p, s, q = Split<axis = 1>(x) a = Mul(x, s) y, i = TopK(a, k) }",
             k=np.array([2]),
         )
     )
+    # The runtime itself crashes where the output of a Split has no name.
     given = {"x": x, "cotangent_y": np.ones((2, 2), np.float32)}
-    np.testing.assert_array_equal(found["grad_x"], session(expected).run(["grad_x"], given)[0])
+    found, wanted = (
+        session(m).run(["grad_x"], given)[0] for m in (igonnx.gradient(proto), expected)
+    )
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_output_that_is_an_input_and_one_that_is_a_constant():
@@ -275,7 +278,9 @@ def test_constants_of_every_kind():
     proto = graph(nodes, {"x": typed}, {"y": typed, "said": (TensorProto.STRING, [2])})
     found = gradients(proto, {"x": X.astype(np.float32)})
     later = np.cumsum(W[::-1])[::-1]
-    np.testing.assert_allclose(found["grad_x"], np.ones((2, 1)) * (later * 2 * [1, 2, 3]), rtol=1e-6)
+    np.testing.assert_allclose(
+        found["grad_x"], np.ones((2, 1)) * (later * 2 * [1, 2, 3]), rtol=1e-6
+    )
     assert found["said"].tolist() == ["a", "b"]
 
 
@@ -359,7 +364,9 @@ def test_many_consumers_of_one_tensor():
 # -- sizes and shapes ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["MatMul", "ReduceMean", "Concat", "Softmax", "Gather", "Transpose"])
+@pytest.mark.parametrize(
+    "case", ["MatMul", "ReduceMean", "Concat", "Softmax", "Gather", "Transpose"]
+)
 @pytest.mark.parametrize("rows", [0, 1])
 def test_batches_of_nothing(case, rows):
     body = {
@@ -377,7 +384,10 @@ def test_batches_of_nothing(case, rows):
 
 
 def test_axes_of_nothing():
-    proto = parse("(double[2,0,3] x) => (double[2,3] y) { y = ReduceSum<keepdims = 0>(x, one) }", one=np.array([1]))
+    proto = parse(
+        "(double[2,0,3] x) => (double[2,3] y) { y = ReduceSum<keepdims = 0>(x, one) }",
+        one=np.array([1]),
+    )
     check(proto, {"x": np.zeros((2, 0, 3))})
 
 
@@ -455,7 +465,10 @@ def test_half_precision_adds_up_accurately(body):
 
 
 def test_external_data_stay_where_they_are(tmp_path):
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Mul", ["a", "a"], ["y"])]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Mul", ["a", "a"], ["y"]),
+    ]
     weights = np.random.default_rng(0).standard_normal((64, 64))
     proto = graph(nodes, {"x": ["N", 64]}, {"y": ["N", 64]}, {"w": weights})
     path = tmp_path / "model.onnx"

@@ -166,3 +166,24 @@ def test_common_cases_stay_small(text, operators):
     proto = igonnx.gradient(model)
     added = [node.op_type for node in proto.graph.node][1:]
     assert sorted(name for name in added if name not in ("Constant", "Identity")) == operators
+
+
+@pytest.mark.parametrize(("count", "length"), [(2, 6), (3, 4), (5, 6)])
+def test_spectra_of_another_size_than_the_signal(count, length):
+    """Half the length and one frequencies make a real signal; what runtimes do with others is anybody's guess."""
+    spectrum = np.ones((1, count, 2), np.float32)
+    text = (
+        "g (float[1, N, 2] x, int64 length) => (float[1, L, 1] y)"
+        " { y = DFT<inverse=1, onesided=1>(x, length) }"
+    )
+    (given,) = gradients(text, ["x"], x=spectrum, length=np.array(length))
+    fits = count == length // 2 + 1
+    assert np.isfinite(given).all() == fits
+    known = f"g (float[1, {count}, 2] x) => (float[1, {length}, 1] y) <int64 n = {{{length}}}>" + (
+        " { y = DFT<inverse=1, onesided=1>(x, n) }"
+    )
+    if fits:
+        np.testing.assert_array_equal(gradients(known, ["x"], x=spectrum)[0], given)
+    else:
+        with pytest.raises(igonnx.UnsupportedOperatorError, match="frequencies to length"):
+            gradients(known, ["x"], x=spectrum)

@@ -45,5 +45,9 @@ def test_gradients_equal_those_of_autograd(number):
         for (name, gradient), given in zip(expected.items(), found[1:], strict=True):
             scale = max(1.0, float(gradient.abs().max()))
             np.testing.assert_allclose(
-                given / scale, gradient.numpy() / scale, atol=1e-7, rtol=0, err_msg=f"{where}, {name}"
+                given / scale,
+                gradient.numpy() / scale,
+                atol=1e-7,
+                rtol=0,
+                err_msg=f"{where}, {name}",
             )

@@ -9,8 +9,8 @@ gradients of what they carried, and adding up those of what their bodies read fr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from igonnx.autodiff.builder import GraphBuilder
@@ -36,7 +36,7 @@ from igonnx.autodiff.sequences import add_sequences, is_sequence, zero_sequence
 def if_(v: Vjp) -> Gradients:
     """If: the gradient takes the branch that was taken; what that branch does not read gets zeros."""
     branches = subgraphs(v.node)
-    backward: dict[str, ir.Graph] = {}
+    backward: dict[str, Any] = {}
     for name, body in branches.items():
         inner = v.op.nested(f"{name}_backward")
         arriving = zip(body.outputs, v.gradients, strict=False)
@@ -121,7 +121,7 @@ def _extend_scan_outputs(v: Vjp, count: int) -> None:
             v.node.attributes[name] = ir.AttrInt64s(name, [*known, *[0] * count])
 
 
-def _scan_output_attributes(outputs: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
+def _scan_output_attributes(outputs: Sequence[tuple[int, int]]) -> dict[str, Any]:
     if not outputs:
         return {}
     axes, ways = zip(*outputs, strict=True)
@@ -272,6 +272,8 @@ def _walk(
     for value, gradient in arriving:
         known = cotangents.get(value)
         cotangents[value] = gradient if known is None else _added(inner, known, gradient)
+    if v.walk is None:
+        raise v.unsupported("bodies, where there is no walk to go through them")
     return v.walk(inner, cotangents, wrt, list(body))
 
 

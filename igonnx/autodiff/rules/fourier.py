@@ -6,11 +6,12 @@ independent numbers, the adjoint of F is its conjugate transpose, L times the in
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from typing import Any, cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dims, dtype_of, rank
+from igonnx.autodiff.builder import dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 
 _INT64 = ir.DataType.INT64
@@ -24,18 +25,19 @@ def dft(v: Vjp) -> Gradients:
     the first and, for even lengths, the middle one, which have no counterpart.
     """
     op = v.op
+    if v.y.shape is None:  # as where the length is fed
+        v.y.shape = ir.Shape([None] * rank(v.x))
     if rank(v.x) != rank(v.y):
         raise v.unsupported("DFT of a signal without an axis for real and imaginary part")
     inverse, onesided = bool(v.attribute("inverse", 0)), bool(v.attribute("onesided", 0))
-    if inverse and onesided and _has_too_many(v):
-        raise v.unsupported("a one-sided inverse DFT of more frequencies than its length has")
     samples = _size(v, v.x)
     length = _length(v, samples, inverse or not onesided)
     count = op.cast(length, dtype_of(v.g))
     scalar = op.Squeeze(length, [0])
     if inverse and onesided:
         spectrum = _transform(v, v.g, scalar, inverse=False, onesided=True)
-        result = op.Mul(spectrum, op.Div(_multiplicity(v, length), count))
+        scale = op.Div(_multiplicity(v, length), count)
+        result = op.Mul(spectrum, _with_fitting_spectrum(v, scale, samples, length))
         produced = op.Add(op.Div(length, [2]), [1])
     elif inverse:
         result = op.Div(_transform(v, v.g, scalar, inverse=False), count)
@@ -51,13 +53,26 @@ def dft(v: Vjp) -> Gradients:
     return [result, None, None]
 
 
-def _has_too_many(v: Vjp) -> bool:
-    """Whether more frequencies are known to come in than half the length and one: what happens then is not defined."""
-    axis = _axis(v)
-    if axis is None:
-        return False
-    given, length = dims(v.x)[axis], dims(v.y)[axis]
-    return isinstance(given, int) and isinstance(length, int) and given > length // 2 + 1
+def _with_fitting_spectrum(
+    v: Vjp, scale: ir.Value, samples: ir.Value, length: ir.Value
+) -> ir.Value:
+    """`scale` of a one-sided inverse, refused or (if known only at run time) NaN for a wrong number of frequencies.
+
+    What happens to more of them than half the length and one is not defined. Where there are less, they count as
+    zero, but ONNX Runtime 1.31 takes others in their place when the length is even.
+    """
+    op = v.op
+    if samples.const_value is not None and length.const_value is not None:
+        given, size = (
+            int(cast("Any", value.const_value).numpy()[0]) for value in (samples, length)
+        )
+        if given > size // 2 + 1 or (given <= size // 2 and size % 2 == 0):
+            raise v.unsupported(f"a one-sided inverse DFT of {given} frequencies to length {size}")
+        return scale
+    missing = op.Sub(op.Add(op.Div(length, [2]), [1]), samples)
+    odd = op.Equal(op.Mod(length, [2]), op.ints([1]))
+    fits = op.Or(op.Equal(missing, op.ints([0])), op.And(op.Greater(missing, op.ints([0])), odd))
+    return cast("ir.Value", op.Where(fits, scale, op.scalar(math.nan, scale)))
 
 
 def _axis(v: Vjp) -> int | None:

@@ -28,8 +28,7 @@ def matmul(v: Vjp) -> Gradients:
     if v.wanted[1]:
         if rank(column) == 2 and rank(row) > 2:
             # One product over all leading axes instead of a batched one that is then summed.
-            flat_a = op.Reshape(row, op.join([-1], op.dim(row, -1)))
-            flat_g = op.Reshape(g, op.join([-1], op.dim(column, -1)))
+            flat_a, flat_g = (op.Flatten(value, axis=rank(row) - 1) for value in (row, g))
             to_b = op.MatMul(op.Transpose(flat_a, perm=[1, 0]), flat_g)
             to_b = op.reshape_like(to_b, b) if rank(b) == 1 else to_b
         else:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -27,14 +28,28 @@ def max_pool(v: Vjp) -> Gradients:
         indices.type = ir.TensorType(ir.DataType.INT64)
         indices.shape = v.y.shape
     axes = list(range(rank(v.x)))
-    count = op.count(v.x, axes)
-    flat = op.scatter_add(count, op.Reshape(indices, [-1]), op.Reshape(v.g, [-1]))
+    count, g = op.count(v.x, axes), v.g
+    if _may_miss(v):
+        lowest = float(ml_dtypes.finfo(dtype_of(v.y).numpy()).min)
+        g = op.Where(op.LessOrEqual(v.y, lowest), op.scalar(0, g), g)
+    flat = op.scatter_add(count, op.Reshape(indices, [-1]), op.Reshape(g, [-1]))
     if not v.attribute("storage_order", 0):
         return [op.reshape_like(flat, v.x)]
     # Positions count along the spatial axes in reverse.
     perm = [0, 1, *axes[:1:-1]]
     shape = op.join(*(op.dim(v.x, axis) for axis in perm))
     return [op.Transpose(op.Reshape(flat, shape, allowzero=1), perm=perm)]
+
+
+def _may_miss(v: Vjp) -> bool:
+    """Whether a window may lie in the padding with all its taps; it reports the lowest number at no position at all."""
+    sliding = windows(v, v.attribute("kernel_shape"))
+    return any(
+        window.dilation > 1
+        and (window.begin is None or window.begin > 0)
+        and not (isinstance(size, int) and size >= window.dilation)
+        for window, size in zip(sliding, dims(v.x)[2:], strict=True)
+    )
 
 
 @rule("AveragePool")

@@ -34,10 +34,8 @@ def sequence_insert(v: Vjp) -> Gradients:
     """SequenceInsert: the tensor gets what arrives at its place, the sequence the rest."""
     op = v.op
     position = v.optional_input(2)
-    if position is None:
-        place = op.ints(-1)  # the last of what came out
-    else:
-        place = _from_front(op, position, op.SequenceLength(v.x))
+    # By default the last of what came out.
+    place = op.ints(-1) if position is None else _from_front(op, position, op.SequenceLength(v.x))
     rest = sequence_of(op, "SequenceErase", v.g, place) if v.wanted[0] else None
     inserted = op.SequenceAt(v.g, place) if v.wanted[1] else None
     return [rest, inserted, None]

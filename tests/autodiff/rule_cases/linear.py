@@ -48,6 +48,8 @@ CASES = [
     Case("MatMul", "held right", [real(2, 4, 3), held(3, 5)]),
     Case("MatMul", "held left", [held(2, 1, 4, 3), real(3, 5)]),
     Case("MatMul", "one row", [real(1, 3), held(3, 4)]),
+    Case("MatMul", "no columns", [real(2, 2, 3), real(3, 0)]),
+    Case("MatMul", "no examples", [real(0, 2, 3), real(3, 2)]),
     *_gemm(),
     *(
         Case("Gemm", f"bias {shape}", [real(2, 3), real(3, 4), real(*shape)])

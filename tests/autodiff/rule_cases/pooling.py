@@ -56,6 +56,8 @@ def _max_pool():
         x, given = real(*shape, distinct=True), {**attributes, "storage_order": 1}
         yield Case("MaxPool", f"column-major {label}", [x], given)
     yield Case("MaxPool", "no examples", [real(0, 2, 5)], {"kernel_shape": [2]})
+    around = {"kernel_shape": [2], "dilations": [3], "pads": [1, 1]}
+    yield Case("MaxPool", "all taps in the padding", [real(2, 2, 2)], around)
     named = {"kernel_shape": [2, 2], "strides": [2, 2]}
     yield Case(
         "MaxPool",
