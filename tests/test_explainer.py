@@ -799,18 +799,38 @@ def test_inputs_need_not_be_contiguous_and_stay_as_they_are(mlp: onnx.ModelProto
         np.testing.assert_array_equal(found.values, again.values)
 
 
-def test_predict_needs_no_gradient(model: Build) -> None:
-    unsupported = model(
-        """(float[N, 3] x) => (float[N, 3] y) {
-            r = Relu(x)
-            y = CumSum(r, axis)
-        }""",
-        {"axis": np.array(1)},
+def test_predict_needs_no_gradient() -> None:
+    """A tree of one decision, x[0] <= 0.5: it has no gradient, and that is said only where one is asked for."""
+    tree = onnx.helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0, 0, 0],
+        nodes_nodeids=[0, 1, 2],
+        nodes_featureids=[0, 0, 0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_values=[0.5, 0.0, 0.0],
+        nodes_truenodeids=[1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0],
+        target_treeids=[0, 0],
+        target_nodeids=[1, 2],
+        target_ids=[0, 0],
+        target_weights=[-1.0, 2.0],
     )
-    explainer = igonnx.Explainer(unsupported)
-    x = np.abs(_random(2, 3))
-    np.testing.assert_allclose(explainer.predict(x)["y"], x.cumsum(axis=1), rtol=1e-6)
-    with pytest.raises(igonnx.UnsupportedOperatorError, match="CumSum"):
+    floats = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [tree],
+        "forest",
+        [onnx.helper.make_tensor_value_info("x", floats, ["N", 2])],
+        [onnx.helper.make_tensor_value_info("y", floats, ["N", 1])],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    explainer = igonnx.Explainer(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    x = np.array([[0.0, 3.0], [1.0, 3.0]], np.float32)
+    np.testing.assert_array_equal(explainer.predict(x)["y"], [[-1.0], [2.0]])
+    with pytest.raises(igonnx.UnsupportedOperatorError, match="perturbation"):
         explainer.integrated_gradients(x)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from igonnx.autodiff import registry
-from igonnx.autodiff.serving import How, serving
 from igonnx.autodiff.transform import Observer, between, no_rule_message
 from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
 from igonnx.constants import settle_constants
 from igonnx.errors import ModelError, UnsupportedOperatorError
+from igonnx.lowering import function_bodies
+from igonnx.lowering import registry as lowerings
 from igonnx.lowering.apply import has_straight_through, lower
 from igonnx.shape_inference import infer_shapes
 
@@ -63,7 +64,9 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _has_nothing(node: ir.Node, opset: int) -> bool:
-    return serving(node, opset).how in (How.refused, How.missing) and not has_straight_through(node)
+    """Whether `node` has neither rule nor lowering nor function body."""
+    served = lowerings.find(node) is not None or function_bodies.has_body(node, opset)
+    return _needs_lowering(node) and not served
 
 
 def _needs_lowering(node: ir.Node) -> bool:

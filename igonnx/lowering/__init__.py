@@ -1,1 +1,1 @@
-"""Operators written in other operators: what a fused, quantised or recurrent operator means in the standard's basic ones."""
+"""Operators written in other operators: what fused, quantised and recurrent ones mean in the standard's basic ones."""

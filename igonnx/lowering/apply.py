@@ -42,6 +42,8 @@ def lower(
     op = GraphBuilder(model, scope="lowered")
     opset = model.opset_imports.get("", 0)
     changed = False
+    nodes = list(nodes)
+    needed = set(nodes)
     for node in _with_bodies(nodes):
         if not select(node):
             continue
@@ -54,7 +56,8 @@ def lower(
         except ModelError as error:
             if observe is not None:
                 observe(node, error)
-            elif not patient:
+            elif not patient and node in needed:
+                # Inside a body, it may lie off the path; the walk says so where it does not.
                 raise
     if model.functions:
         _inline_bodies(model)
