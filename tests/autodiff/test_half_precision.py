@@ -12,6 +12,8 @@ import igonnx
 _GRAPHS = {
     "MaxPool": ("REAL[N,2,7,6] x", "p = MaxPool <kernel_shape = [3, 3], strides = [2, 2]> (x)"),
     "GlobalMaxPool": ("REAL[N,2,7,6] x", "p = GlobalMaxPool(x)"),
+    "LpPool": ("REAL[N,2,7,6] x", "p = LpPool <kernel_shape = [1, 2], p = 4> (x)"),
+    "GlobalLpPool": ("REAL[N,2,7,6] x", "p = GlobalLpPool <p = 3> (x)"),
     "Gather": ("REAL[N,5] x", "p = Gather <axis = 1> (x, places)"),
     "Slice": ("REAL[N,7] x", "p = Slice(x, one, far, one, two)"),
     "Pad": ("REAL[N,5] x", "p = Pad <mode = 'reflect'> (x, pads)".replace("'", '"')),

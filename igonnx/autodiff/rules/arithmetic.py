@@ -70,13 +70,24 @@ def where(v: Vjp) -> Gradients:
 
 
 def _pow_base(op: GraphBuilder, g: ir.Value, x: ir.Value, exponent: ir.Value, y: ir.Value) -> Any:
-    """By the base, p x**(p-1); zero where p is zero, also at x = 0 (as PyTorch)."""
+    """By the base, p x**(p-1); zero where p is zero, also at x = 0 (as PyTorch).
+
+    A negative base has no power at a constant p that is not whole: the NaN is there in y to be seen, and where a model
+    puts something else in its place (as transformers of scikit-learn do), the slope must not bring it back.
+    """
     p = op.cast(exponent, dtype_of(y))
     constant = None if exponent.is_graph_input() else exponent.const_value
     if constant is not None and constant.size == 1:
         number = float(constant.numpy().reshape(()))
         if number == 2.0:
             return op.Mul(g, op.Add(x, x))
+        if number != 0.0 and not number.is_integer():
+            base = op.Max(x, op.scalar(0.0, x))
+            slope = op.Mul(op.Pow(base, op.scalar(number - 1, y)), number)
+            if number < 1.0:
+                # At zero as it is, infinite; below, out of the way.
+                slope = op.Where(op.Less(x, op.scalar(0.0, x)), op.scalar(0.0, y), slope)
+            return op.Mul(g, slope)
         if number != 0.0:
             return op.Mul(g, op.Mul(op.Pow(x, op.scalar(number - 1, y)), number))
     zero = op.scalar(0.0, y)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from igonnx.autodiff.builder import dtype_of
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.convolution import windows
+from igonnx.autodiff.rules.normalization import accumulator
 from igonnx.autodiff.rules.pooling import spread_over_windows
 
 
@@ -16,18 +18,24 @@ from igonnx.autodiff.rules.pooling import spread_over_windows
 def lp_pool(v: Vjp) -> Gradients:
     """LpPool: each window's g y^(1 - p) to all its elements, there times sign(x) abs(x)^(p - 1)."""
     sliding = windows(v, v.attribute("kernel_shape"))
-    return [v.op.Mul(_inner(v), spread_over_windows(v, _outer(v), sliding))]
+    spread = spread_over_windows(v, _outer(v), sliding)
+    return [v.op.cast(v.op.Mul(_inner(v), spread), dtype_of(v.x))]
 
 
 @rule("GlobalLpPool")
 def global_lp_pool(v: Vjp) -> Gradients:
     """GlobalLpPool: the norm over all spatial axes."""
-    return [v.op.Mul(_inner(v), _outer(v))]
+    return [v.op.cast(v.op.Mul(_inner(v), _outer(v)), dtype_of(v.x))]
+
+
+def _wide(v: Vjp, value: ir.Value) -> ir.Value:
+    """`value` in float32 at least: powers leave the range of half precision early."""
+    return v.op.cast(value, accumulator(dtype_of(v.x)))
 
 
 def _inner(v: Vjp) -> ir.Value:
     """The part that belongs to the element, sign(x) abs(x)^(p - 1)."""
-    op, x, p = v.op, v.x, v.attribute("p", 2)
+    op, x, p = v.op, _wide(v, v.x), v.attribute("p", 2)
     if p == 2:
         return x
     sign = op.Sign(x)
@@ -36,12 +44,12 @@ def _inner(v: Vjp) -> ir.Value:
 
 def _outer(v: Vjp) -> ir.Value:
     """The part that belongs to the window, g y^(1 - p), and 0 where y is."""
-    op, y, p = v.op, v.y, v.attribute("p", 2)
+    op, y, g, p = v.op, _wide(v, v.y), _wide(v, v.g), v.attribute("p", 2)
     if p == 1:
-        return v.g
+        return g
     zero = op.scalar(0.0, y)
     power = y if p == 2 else op.Pow(y, op.scalar(p - 1, y))
-    return op.Where(op.Equal(y, zero), zero, op.Div(v.g, power))  # type: ignore[no-any-return]
+    return op.Where(op.Equal(y, zero), zero, op.Div(g, power))  # type: ignore[no-any-return]
 
 
 @rule("LpNormalization")

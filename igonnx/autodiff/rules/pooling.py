@@ -71,7 +71,7 @@ def spread_over_windows(v: Vjp, value: ir.Value, sliding: Sequence[Window]) -> i
             "SAME padding of dilated windows, which ONNX and ONNX Runtime pad differently"
         )
     kernel = [window.kernel for window in sliding]
-    one = dtype_of(v.x).numpy().type(1)
+    one = dtype_of(value).numpy().type(1)
     if isinstance(channels, int):
         ones = op.constant(np.full([channels, 1, *kernel], one))
         return input_gradient(v, value, ones, sliding, channels)

@@ -33,7 +33,7 @@ def _linear():
             }
             yield Case("LinearClassifier", f"{kind} {classes}", [x], given, (True, True),
                        {0: np.int64, 1: np.float32}, explained_output=1, **SETTINGS)  # fmt: skip
-    given = {"coefficients": [0.1] * 6, "intercepts": [0.5, 0.4], "classlabels_ints": [0, 1]}
+    given = {"coefficients": [0.05] * 6, "intercepts": [0.25, 0.3], "classlabels_ints": [0, 1]}
     yield Case("LinearClassifier", "PROBIT", [x], {**given, "post_transform": "PROBIT"}, (True, True),
                {0: np.int64, 1: np.float32}, explained_output=1, **SETTINGS)  # fmt: skip
     given = {
