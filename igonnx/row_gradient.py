@@ -161,7 +161,8 @@ def build_row_gradient(
         if gradient is None:
             reason = "" if straight_through else NOT_STRAIGHT_THROUGH
             raise ModelError(
-                f"{model.name}: no gradient reaches {name!r} from output {output!r}{reason}"
+                f"{model.name}: no gradient reaches {name!r} from output {output!r}{reason}; "
+                "explain other tensors with wrt="
             )
         graph.outputs.append(_output(op, gradient, f"gradient:{name}", source.shape))
     remove_straight_through(copy.ir)

@@ -65,8 +65,11 @@ def gradient(
     results = differentiate(op, {target: cotangent}, sources, straight_through=straight_through)
     _refuse_taken_names(graph, [cotangent.name, *(f"grad_{name}" for name in names)])
     graph.inputs.append(cotangent)
+    by_default = wrt is None and any(result is not None for result in results)
     # By name: a Loop that had to put out more has given its outputs' names to others.
     for name, source, result in zip(names, sources, results, strict=True):
+        if result is None and by_default:
+            continue  # an input of settings: a scale, a region, a grid looked up to the nearest pixel
         if result is None:
             reason = "" if straight_through else NOT_STRAIGHT_THROUGH
             raise ModelError(f"no gradient reaches {name!r} from output {chosen.name!r}{reason}")

@@ -205,3 +205,16 @@ def test_what_hides_behind_an_operator_nobody_knows_is_not_blamed(model: Build) 
     )
     with pytest.raises(igonnx.UnsupportedOperatorError, match=r"nowhere::Mystery"):
         igonnx.gradient(proto)
+
+
+def test_settings_among_the_inputs_are_left_out_by_default(model: Build) -> None:
+    """An older export feeds the scales of its Resize; nothing but the image has a gradient."""
+    proto = model(
+        """(float[1, 2, 4, 4] image, float[4] scales) => (float[1, 2, h, w] y) {
+            y = Resize<mode="nearest">(image, , scales)
+        }"""
+    )
+    names = [value.name for value in igonnx.gradient(proto).graph.output]
+    assert names == ["y", "grad_image"]
+    with pytest.raises(igonnx.ModelError, match="no gradient reaches 'scales'"):
+        igonnx.gradient(proto, wrt="scales")

@@ -98,6 +98,9 @@ def _averaged(v: Vjp, sliding: Sequence[Window]) -> ir.Value:
     product = counts[0]
     for count in counts[1:]:
         product = v.op.Mul(product, count)
+    if any(window.dilation > 1 for window in sliding):
+        # Such a window may lie in the padding with all its taps.
+        product = v.op.Max(product, v.op.ints(1))
     return v.op.cast(product, dtype_of(v.x))
 
 

@@ -27,7 +27,12 @@ def resize(v: Vjp) -> Gradients:
     inputs = [None] * (len(v.node.inputs) - 1)
     if static_shape(v.x) is not None and static_shape(v.x) == static_shape(v.y):
         return [v.g, *inputs]  # the runtime copies then, whatever the scales
-    axes = [axis % rank(v.x) for axis in v.attribute("axes") or range(rank(v.x))]
+    given = v.attribute("axes") or range(rank(v.x))
+    if _policy(v) != "stretch" and min(given) < 0:
+        raise v.unsupported(
+            "keep_aspect_ratio_policy with negative axes, which ONNX Runtime leaves out; give them from the first one on"
+        )
+    axes = [axis % rank(v.x) for axis in given]
     resized = [(place, axis) for place, axis in enumerate(axes) if _may_resize(v, place, axis)]
     if not resized:
         return [v.g, *inputs]

@@ -91,6 +91,9 @@ def _average_pool():
         given = {"kernel_shape": [2, 5], "strides": [2, 3], "count_include_pad": include}
         x, label = real(2, 2, 5, 3), f"window beyond the input, include {include}"
         yield Case("AveragePool", label, [x], given, (17, 19, 99), linear=True)
+    around = {"kernel_shape": [2], "dilations": [3], "pads": [1, 1]}
+    x = real(2, 2, 2, fixed=(1,))
+    yield Case("AveragePool", "all taps in the padding", [x], around, (19, 99), linear=True)
     none = {"kernel_shape": [2, 2], "strides": [2, 1], "pads": [1, 0, 0, 1]}
     yield Case("AveragePool", "no examples", [real(0, 2, 5, 4)], none, linear=True)
 
