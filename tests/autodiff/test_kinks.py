@@ -343,3 +343,12 @@ def test_operator_without_a_rule():
     model.opset_import.append(helper.make_opsetid("elsewhere", 1))
     with pytest.raises(UnsupportedOperatorError, match="elsewhere::Relu"):
         igonnx.gradient(model)
+
+
+def test_aspect_ratio_of_axes_counted_from_the_last_is_refused():
+    """ONNX Runtime 1.31 leaves such axes as they are when it keeps the aspect ratio."""
+    given = {"axes": [2, -1], "keep_aspect_ratio_policy": "not_larger", "mode": "linear"}
+    x, sizes = f32(np.ones([1, 1, 4, 6])), np.array([2, 2])
+    model = node_model("Resize", [x, None, None, sizes], constants=(3,), **given)
+    with pytest.raises(ModelError, match="negative axes"):
+        igonnx.gradient(model)
