@@ -13,7 +13,12 @@ import onnx_ir as ir
 from igonnx.autodiff.broadcasting import broadcast_to
 from igonnx.autodiff.builder import dims, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
-from igonnx.autodiff.rules.convolution import Window, begin_at_run_time, input_gradient, windows
+from igonnx.autodiff.rules.convolution import (
+    Window,
+    input_gradient,
+    same_padding_at_run_time,
+    windows,
+)
 
 
 @rule("MaxPool")
@@ -118,7 +123,11 @@ def _fit(v: Vjp, sliding: Sequence[Window]) -> bool:
 def _taps_inside(v: Vjp, axis: int, window: Window, include_pad: bool) -> ir.Value:
     """Per window along one axis, int64 [outputs]: taps inside the input (with its padding, if that counts)."""
     op = v.op
-    begin = begin_at_run_time(v, axis, window) if window.begin is None else op.ints([window.begin])
+    if window.begin is None or window.end is None:
+        extent = op.ints([window.extent])
+        begin, end = same_padding_at_run_time(v, axis, window.stride, extent)
+    else:
+        begin, end = op.ints([window.begin]), op.ints([window.end])
     outputs = op.Squeeze(op.dim(v.y, 2 + axis), [0])
     first = op.Sub(op.Mul(op.Range(op.ints(0), outputs, op.ints(1)), [window.stride]), begin)
     offsets = np.arange(window.kernel, dtype=np.int64)[None] * window.dilation
@@ -126,7 +135,7 @@ def _taps_inside(v: Vjp, axis: int, window: Window, include_pad: bool) -> ir.Val
     size = op.dim(v.x, 2 + axis)
     low, high = op.ints([0]), size
     if include_pad:
-        low, high = op.Neg(begin), op.Add(size, op.ints([window.end or 0]))
+        low, high = op.Neg(begin), op.Add(size, end)
     inside = op.And(op.GreaterOrEqual(taps, low), op.Less(taps, high))
     return cast("ir.Value", op.ReduceSum(op.cast(inside, ir.DataType.INT64), [1], keepdims=0))
 

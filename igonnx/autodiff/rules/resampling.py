@@ -30,7 +30,7 @@ def resize(v: Vjp) -> Gradients:
     given = v.attribute("axes") or range(rank(v.x))
     if _policy(v) != "stretch" and min(given) < 0:
         raise v.unsupported(
-            "keep_aspect_ratio_policy with negative axes, which ONNX Runtime leaves out; give them from the first one on"
+            "keep_aspect_ratio_policy with negative axes, which ONNX Runtime leaves out: count them from the first one"
         )
     axes = [axis % rank(v.x) for axis in given]
     resized = [(place, axis) for place, axis in enumerate(axes) if _may_resize(v, place, axis)]

@@ -91,6 +91,10 @@ def _average_pool():
         given = {"kernel_shape": [2, 5], "strides": [2, 3], "count_include_pad": include}
         x, label = real(2, 2, 5, 3), f"window beyond the input, include {include}"
         yield Case("AveragePool", label, [x], given, (17, 19, 99), linear=True)
+    for side in ("SAME_UPPER", "SAME_LOWER"):
+        given = {"kernel_shape": [3, 2], "strides": [2, 1], "auto_pad": side, "ceil_mode": 1}
+        x, label = real(1, 2, 7, 6, fixed=(1,)), f"{side} ceil, include 1"
+        yield Case("AveragePool", label, [x], {**given, "count_include_pad": 1}, linear=True)
     around = {"kernel_shape": [2], "dilations": [3], "pads": [1, 1]}
     x = real(2, 2, 2, fixed=(1,))
     yield Case("AveragePool", "all taps in the padding", [x], around, (19, 99), linear=True)
