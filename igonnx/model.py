@@ -16,7 +16,7 @@ import onnx_ir.passes.common as passes
 
 from igonnx import upgrade
 from igonnx.acceptance import described, mended
-from igonnx.autodiff.node_view import operator_name
+from igonnx.autodiff.node_view import operator_name, subgraphs
 from igonnx.branches import inline_settled_branches
 from igonnx.constant_folding import fold_constants
 from igonnx.constants import settle_constants
@@ -104,9 +104,10 @@ class Model:
         proto = without_maps(proto, name)
         try:
             model = ir.from_proto(proto)
+            _require_text(model)
+            _own_constants(model)
         except (ValueError, TypeError, KeyError, AttributeError, ir.serde.SerdeError) as error:
             raise ModelError(f"{name}: not a usable ONNX graph: {_first_line(error)}") from error
-        _own_constants(model)
         _name_parts(model.graph)
         if folder is not None:
             ir.external_data.set_base_dir(model.graph, folder)
@@ -291,6 +292,15 @@ def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
         _check(plain, name)
 
 
+def _require_text(model: ir.Model) -> None:
+    """Refuse names that are not UTF-8, which protobuf hands out as bytes."""
+    for node in model.graph.all_nodes():
+        bodies = (value for body in subgraphs(node).values() for value in body.inputs)
+        for value in (*node.outputs, *bodies):
+            if isinstance(value.name, bytes):
+                raise ValueError(f"the name {value.name!r} of a tensor is not UTF-8")
+
+
 def _own_constants(model: ir.Model) -> None:
     """Keep what lifting constants does to their names out of the protobuf they came from."""
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
@@ -341,5 +351,11 @@ def _unknown(kind: str, name: object, known: list[str]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    """What `error` says before it quotes the node: one line, or as many joined as its first sentence takes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    last = next((i for i, line in enumerate(lines) if not line.endswith(":")), 0)
+    if last and lines[0].endswith("of node:"):
+        last = next((i for i, line in enumerate(lines) if line.startswith("is not")), last)
+    return " ".join(lines[: last + 1])

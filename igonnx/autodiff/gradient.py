@@ -78,6 +78,7 @@ def gradient(
         graph.outputs.append(named)
     remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)
+    passes.RemoveUnusedOpsetsPass()(copy.ir)
     return ir.to_proto(copy.ir)
 
 

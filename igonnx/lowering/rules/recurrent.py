@@ -84,9 +84,10 @@ def _recurrent(
     batch_first = bool(n.attribute("layout", 0))
     x = op.Transpose(n.x, perm=[1, 0, 2]) if batch_first else n.x
     layer = _Layer(n, gates, hidden, states, x, _batch(n, 0 if batch_first else 1))
-    ways = {"forward": [0], "reverse": [1], "bidirectional": [0, 1]}[
-        str(n.attribute("direction", "forward"))
-    ]
+    direction = str(n.attribute("direction", "forward"))
+    ways = {"forward": [0], "reverse": [1], "bidirectional": [0, 1]}.get(direction)
+    if ways is None:
+        raise n.unsupported(f"direction {direction!r}")
     runs = [_run(layer, i, way, step(layer, i)) for i, way in enumerate(ways)]
     # Y [time, directions, batch, hidden]; Y_h and Y_c [directions, batch, hidden]; batch first in layout 1.
     sequence = op.Concat(*(op.Unsqueeze(run[-1], [1]) for run in runs), axis=1)
