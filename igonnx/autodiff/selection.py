@@ -74,12 +74,21 @@ def _default(model: Model, output: ir.Value, straight_through: bool) -> list[ir.
     if floating:
         raise _no_path(model, floating[0].name, output, straight_through)
     dependent = _dependent_on(graph, model.input_values)
-    computed = [value for node in graph for value in node.outputs if value in dependent]
+    computed = [
+        value
+        for node in graph
+        for value in node.outputs
+        if value in dependent and value is not output
+    ]
     candidates = differentiable_sources(
         graph, output, filter(is_floating, computed), straight_through=straight_through
     )
     if not candidates:
         names = ", ".join(info.name for info in model.inputs)
+        if not names:
+            raise ModelError(
+                f"{model.name}: it has no inputs, so there is nothing to explain it by"
+            )
         raise _no_path(model, names, output, straight_through)
     # Of several tables, words have the largest: positions and segments have their own.
     embeddings = [value for value in candidates if _table_length(value)]

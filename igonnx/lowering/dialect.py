@@ -1,4 +1,4 @@
-"""Operators that ONNX Runtime has in the standard domain, though ONNX has them not, or not in that opset."""
+"""Operators that ONNX Runtime has in the standard domain, though ONNX has them not, or not in that opset, or no more."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import onnx
 __all__ = ["OPERATORS", "without_dialect"]
 
 OPERATORS = frozenset(["LayerNormalization", "SimplifiedLayerNormalization"])
+# GroupNormalization of opset 18 has been withdrawn: its scale and bias were per group, not per channel.
+_WITHDRAWN = frozenset(["GroupNormalization"])
 _DOMAIN = "ai.igonnx.dialect"
 
 
@@ -38,4 +40,4 @@ def without_dialect(proto: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def _spoken(node: onnx.NodeProto) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in OPERATORS
+    return node.domain in ("", "ai.onnx") and node.op_type in OPERATORS | _WITHDRAWN

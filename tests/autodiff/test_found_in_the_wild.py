@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from rule_cases.check import session
 from slopes import check, parse
 
 import igonnx
@@ -218,3 +219,29 @@ def test_settings_among_the_inputs_are_left_out_by_default(model: Build) -> None
     assert names == ["y", "grad_image"]
     with pytest.raises(igonnx.ModelError, match="no gradient reaches 'scales'"):
         igonnx.gradient(proto, wrt="scales")
+
+
+@pytest.mark.parametrize(("opset", "parameters"), [(18, 2), (20, 2), (21, 4)])
+def test_group_normalisation_of_every_opset(opset: int, parameters: int) -> None:
+    """ONNX has withdrawn that of opset 18, with scale and bias per group; files have it, and runtimes run it."""
+    rng = np.random.default_rng(opset)
+    weights = {name: rng.random(parameters).astype(np.float32) for name in ("scale", "bias")}
+    floats, shape = onnx.TensorProto.FLOAT, ["N", 4, 3]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=2)],
+        "main",
+        [onnx.helper.make_tensor_value_info("x", floats, shape)],
+        [onnx.helper.make_tensor_value_info("y", floats, shape)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    proto = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=9
+    )
+    x, cotangent, direction = rng.standard_normal((3, 2, 4, 3)).astype(np.float32)
+    forward = session(proto)
+    y, gradient = session(igonnx.gradient(proto)).run(None, {"x": x, "cotangent_y": cotangent})
+    np.testing.assert_allclose(y, forward.run(None, {"x": x})[0], rtol=1e-5)
+    step = 1e-2
+    ends = [forward.run(None, {"x": x + s * step * direction})[0] for s in (1, -1)]
+    expected = ((ends[0] - ends[1]) * cotangent).sum() / (2 * step)
+    assert abs(expected - (gradient * direction).sum()) < 1e-3 * np.abs(gradient * direction).sum()

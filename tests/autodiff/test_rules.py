@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from pathlib import Path
 
 import pytest
 from rule_cases import ALL, Case
@@ -12,6 +14,7 @@ from rule_cases.check import check
 
 from igonnx.autodiff import registry
 
+HERE = Path(__file__).parent
 # Fresh inputs in every run; a failure prints the seed that repeats it.
 SEED = int(os.environ.get("IGONNX_TEST_SEED", secrets.randbelow(2**31)))
 COVERED = {(case.domain, case.operator) for case in ALL}
@@ -45,11 +48,32 @@ def test_rule(case: Case, opset: int):
         raise
 
 
+# With tests of their own: what has bodies, and what is no tensor.
+ELSEWHERE = {
+    ("", name): folder / module
+    for folder, module, names in [
+        (HERE, "test_control_flow.py", ["If", "Loop", "Scan"]),
+        (
+            HERE,
+            "test_sequences.py",
+            ["SequenceConstruct", "SequenceAt", "SequenceInsert", "SequenceErase"]
+            + ["ConcatFromSequence", "SplitToSequence", "Optional", "OptionalGetElement"],
+        ),
+    ]
+    for name in names
+}
+
+
+@pytest.mark.parametrize("operator", sorted(ELSEWHERE), ids=lambda key: key[1])
+def test_rules_tested_elsewhere_are(operator: tuple[str, str]):
+    assert re.search(rf"\b{operator[1]}\b", ELSEWHERE[operator].read_text())
+
+
 @pytest.mark.parametrize(
     "operator", sorted(registry.registered()), ids=lambda key: "::".join(filter(None, key))
 )
 def test_every_rule_has_a_case(operator: tuple[str, str]):
-    assert operator in COVERED | QUANTISED, (
+    assert operator in COVERED | QUANTISED | ELSEWHERE.keys(), (
         f"the rule of {operator} has no case in tests/autodiff/rule_cases"
     )
 
