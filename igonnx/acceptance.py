@@ -12,23 +12,32 @@ __all__ = ["described", "mended"]
 
 # Domains that ONNX Runtime knows without being told their version.
 _BUILT_IN = {"com.microsoft": 1}
+# The other name of the standard's domain, which only the runtime takes for the same.
+_ALIAS = "ai.onnx"
 
 
 def mended(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model in order, or a copy in order: nodes sorted, a name, imports of built-in domains, no sparse constants.
 
+    The standard's domain has one name.
+
     Raises `ValueError` where a tensor's data contradict themselves.
     """
     nodes = list(_all_nodes(proto.graph))
+    aliased = any(node.domain == _ALIAS for node in nodes) or any(
+        node.domain == _ALIAS for function in proto.functions for node in _all_nodes(function)
+    )
     imported = {entry.domain for entry in proto.opset_import}
     missing = sorted({n.domain for n in nodes} & (_BUILT_IN.keys() - imported))
     sparse = len(proto.graph.sparse_initializer) or any(_is_sparse(node) for node in nodes)
     order = _sorted(proto.graph)
-    if proto.graph.name and not missing and not sparse and order is None:
+    if proto.graph.name and not missing and not sparse and not aliased and order is None:
         return proto
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     copy.graph.name = proto.graph.name or "model"
+    if aliased:
+        _use_one_name(copy)
     for domain in missing:
         copy.opset_import.add(domain=domain, version=_BUILT_IN[domain])
     if order is not None:
@@ -43,6 +52,23 @@ def mended(proto: onnx.ModelProto) -> onnx.ModelProto:
             dense = onnx.helper.make_attribute("value", _dense(attribute.sparse_tensor, ""))
             attribute.CopyFrom(dense)
     return copy
+
+
+def _use_one_name(proto: onnx.ModelProto) -> None:
+    """Call the standard's domain "" everywhere; in place."""
+    nodes = [*_all_nodes(proto.graph), *(node for f in proto.functions for node in _all_nodes(f))]
+    for node in nodes:
+        if node.domain == _ALIAS:
+            node.domain = ""
+    owners: list[onnx.ModelProto | onnx.FunctionProto] = [proto, *proto.functions]
+    for owner in owners:
+        versions = {entry.domain: entry.version for entry in reversed(owner.opset_import)}
+        if _ALIAS in versions:
+            version = versions.pop(_ALIAS)
+            versions.setdefault("", version)
+            del owner.opset_import[:]
+            for domain, version in versions.items():
+                owner.opset_import.add(domain=domain, version=version)
 
 
 def described(proto: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -85,7 +111,7 @@ def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def _all_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
         for body in _bodies(node):

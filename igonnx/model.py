@@ -82,11 +82,12 @@ class Model:
         if isinstance(source, Model):
             return source
         if isinstance(source, onnx.ModelProto):
-            name, folder, proto = source.graph.name or "model", None, mended(source)
+            name, folder = source.graph.name or "model", None
+            proto = _mended(source, name)
             _check(proto, name)
         elif isinstance(source, bytes | bytearray | memoryview):
             name, folder = "model bytes", None
-            proto = mended(_parse(bytes(source), name))
+            proto = _mended(_parse(bytes(source), name), name)
             _check(proto, name)
         elif isinstance(source, str | os.PathLike):
             if not str(source) or "\0" in str(source):
@@ -95,7 +96,8 @@ class Model:
                 )
             path = Path(source)
             read = _read(path)
-            name, folder, proto = path.name, path.resolve().parent, mended(read)
+            name, folder = path.name, path.resolve().parent
+            proto = _mended(read, name)
             _check(proto, name, path if proto is read else None)
         else:
             raise InputError(
@@ -271,6 +273,13 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
     return proto
 
 
+def _mended(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    try:
+        return mended(proto)
+    except (ValueError, TypeError, IndexError) as error:
+        raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
+
+
 def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
     try:
         # The path form reads external data where it lies and has no limit of 2 GB.
@@ -294,11 +303,14 @@ def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
 
 def _require_text(model: ir.Model) -> None:
     """Refuse names that are not UTF-8, which protobuf hands out as bytes."""
+    names: list[object] = [value.name for value in model.graph.inputs]
     for node in model.graph.all_nodes():
-        bodies = (value for body in subgraphs(node).values() for value in body.inputs)
-        for value in (*node.outputs, *bodies):
-            if isinstance(value.name, bytes):
-                raise ValueError(f"the name {value.name!r} of a tensor is not UTF-8")
+        names += [node.name, node.op_type, node.domain]
+        names += [value.name for value in node.outputs]
+        names += [value.name for body in subgraphs(node).values() for value in body.inputs]
+    broken = next((name for name in names if isinstance(name, bytes)), None)
+    if broken is not None:
+        raise ValueError(f"the name {broken!r} is not UTF-8")
 
 
 def _own_constants(model: ir.Model) -> None:

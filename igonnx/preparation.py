@@ -25,7 +25,13 @@ from igonnx.errors import EngineError, ModelError
 from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
 from igonnx.inputs import BatchedInputs
 from igonnx.model import Model
-from igonnx.rebatching import fixed_batch, places_are_alike, rebatched, rows_are_independent
+from igonnx.rebatching import (
+    fixed_batch,
+    places_are_alike,
+    rebatched,
+    rows_are_independent,
+    rows_share_a_branch,
+)
 from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
 from igonnx.simplification import simplified
 
@@ -177,6 +183,8 @@ def _independent(
     value = opened.model.find_output(settings.output)
     if opened.fixed_rows == 1 or not batched or (value.shape is not None and len(value.shape) == 0):
         return True  # never run with several rows, or one number for all of them
+    if rows_share_a_branch(opened.model, batched):
+        return False
     inputs = {info.name for info in opened.model.inputs}
     compared = [settings.output, *(name for name in settings.wrt if name not in inputs)]
     try:

@@ -15,12 +15,20 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from igonnx.autodiff.builder import GraphBuilder
+from igonnx.autodiff.node_view import captures, subgraphs
+from igonnx.constants import settle_constants
 from igonnx.engine.forward import Forward
 from igonnx.errors import EngineError
 from igonnx.lowering.shapes import infer_shapes_everywhere
 from igonnx.model import Model
 
-__all__ = ["fixed_batch", "places_are_alike", "rebatched", "rows_are_independent"]
+__all__ = [
+    "fixed_batch",
+    "places_are_alike",
+    "rebatched",
+    "rows_are_independent",
+    "rows_share_a_branch",
+]
 
 BATCH = "batch"
 
@@ -41,6 +49,8 @@ def rebatched(
     size = fixed_batch(model, batched)
     if size is None:
         return model
+    if rows_share_a_branch(model, batched):
+        return None
     candidate = _freed(model, size, batched)
     rows = _different_rows(sample, batched, 2 * size)
     try:
@@ -51,6 +61,32 @@ def rebatched(
         return None
     same = all(_agree(together[name], [part[name] for part in apart]) for name in together)
     return candidate if same else None
+
+
+def rows_share_a_branch(model: Model, batched: Sequence[str]) -> bool:
+    """Whether what is in the inputs `batched` decides which branch is taken, or when a loop ends.
+
+    That is one decision for all rows of a batch, and a few rows on trial may agree on it by chance.
+    """
+    graph = model.ir.graph
+    return _decides(graph, {value for value in graph.inputs if value.name in batched})
+
+
+def _decides(graph: ir.Graph, known: set[ir.Value]) -> bool:
+    """Whether a condition in `graph` depends on `known`, which grows by all that does (shapes alone do not count)."""
+    for node in graph:
+        values = [*node.inputs, *captures(node)]
+        if node.op_type in ("Shape", "Size") or not any(value in known for value in values):
+            continue
+        if node.op_type == "If" and node.inputs[0] in known:
+            return True
+        for body in subgraphs(node).values():
+            # The first two inputs of a Loop's body count and say that it goes on.
+            inner = known | set(body.inputs[2 if node.op_type == "Loop" else 0 :])
+            if _decides(body, inner) or (node.op_type == "Loop" and body.outputs[0] in inner):
+                return True
+        known.update(node.outputs)
+    return False
 
 
 def rows_are_independent(
@@ -104,18 +140,26 @@ def _freed(model: Model, size: int, batched: Sequence[str]) -> Model:
     copy = model.with_graph(model.clone())
     graph = copy.ir.graph
     inputs = [value for value in graph.inputs if value.name in batched]
-    reshapes = [(node, _free_target(node, size)) for node in graph if node.op_type == "Reshape"]
+    nodes = list(graph.all_nodes())
+    reshapes = [(node, _free_target(node, size)) for node in nodes if node.op_type == "Reshape"]
     for value in inputs:
         value.shape = ir.Shape([BATCH, *list(cast("ir.Shape", value.shape))[1:]])
     op = GraphBuilder(copy.ir, scope="rebatched")
     for node, target in reshapes:
         if target is not None:
             node.replace_input_with(1, op.ints(target))
-    for node in graph:
-        for value in node.outputs:
+    settle_constants(copy.ir)
+    for node in nodes:
+        for value in (*node.outputs, *_carried(node)):
             value.shape = None
     infer_shapes_everywhere(copy.ir)
     return copy
+
+
+def _carried(node: ir.Node) -> list[ir.Value]:
+    """What the bodies of `node` are given, besides scalars such as a loop's counter: it may have the batch axis too."""
+    given = [value for body in subgraphs(node).values() for value in body.inputs]
+    return [value for value in given if value.shape is None or len(value.shape)]
 
 
 def _free_target(node: ir.Node, size: int) -> list[int] | None:

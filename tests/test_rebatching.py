@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+import igonnx
 from igonnx.engine.forward import Forward
 from igonnx.model import Model
 from igonnx.rebatching import fixed_batch, rebatched
@@ -149,3 +150,67 @@ def test_a_fixed_forward_joins_what_it_ran_in_parts(model: Build) -> None:
     np.testing.assert_array_equal(results["turned"], x.T)
     np.testing.assert_array_equal(results["same"], x)
     np.testing.assert_array_equal(results["last"], [x[1], x[3], x[4]])  # no batch axis: one per run
+
+
+LOOP = """
+    n = Constant<value = int64 {3}>()
+    go = Constant<value = bool {1}>()
+    y = Loop(n, go, x)<body = step (int64 i, bool c, float[1, 4, 6] h) => (bool d, float[1, 4, 6] r) {
+        d = Identity(c)
+        s = Constant<value = int64[3] {1, 4, 6}>()
+        v = Reshape(h, s)
+        m = Mul(v, x)
+        r = Tanh(m)
+    }>
+"""
+SCAN = """
+    first = ReduceMean<axes = [1], keepdims = 0>(x)
+    slices = Transpose<perm = [1, 0, 2]>(x)
+    y, all = Scan<num_scan_inputs = 1, body = step (float[1, 6] h, float[1, 6] s) => (float[1, 6] r, float[1, 6] t) {
+        m = Mul(h, s)
+        r = Tanh(m)
+        t = Identity(r)
+    }>(first, slices)
+"""
+BRANCH = """
+    zero = Constant<value = float {0}>()
+    most = ReduceMax<keepdims = 0>(x)
+    positive = Greater(most, zero)
+    y = If(positive)<
+        then_branch = yes () => (float[1, 4, 6] a) { a = Mul(x, x) },
+        else_branch = no () => (float[1, 4, 6] b) { b = Exp(x) }>
+"""
+
+
+@pytest.mark.parametrize(("body", "out"), [(LOOP, "1, 4, 6"), (SCAN, "1, 6")], ids=["loop", "scan"])
+def test_bodies_forget_the_fixed_batch_too(model: Build, body: str, out: str) -> None:
+    """What is declared inside a loop would else end up in its gradient as a size."""
+    loaded = _load(model, body, out)
+    assert rebatched(loaded, {"x": X}, ["x"]) is not None
+    x = np.random.default_rng(3).normal(size=(5, 4, 6)).astype(np.float32)
+    explainer = igonnx.Explainer(loaded, batch_size=64)
+    together = explainer.integrated_gradients(x, target=(0,) * (len(out.split(",")) - 1), steps=60)
+    np.testing.assert_allclose(together.delta, 0, atol=1e-4)
+    alone = igonnx.Explainer(loaded, batch_size=1).integrated_gradients(
+        x, target=(0,) * (len(out.split(",")) - 1), steps=60
+    )
+    np.testing.assert_allclose(together.values, alone.values, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_that_decide_on_a_branch_together_stay_apart(model: Build) -> None:
+    """One row with a positive element would else take the others along."""
+    loaded = _load(model, BRANCH, "1, 4, 6")
+    assert rebatched(loaded, {"x": X}, ["x"]) is None
+    x = np.stack([np.full((4, 6), 2.0), np.full((4, 6), -2.0)]).astype(np.float32)
+    found = igonnx.Explainer(loaded).integrated_gradients(x, target=(0, 0), baseline=1.5 * x)
+    np.testing.assert_allclose(found.scores, [4.0, np.exp(-2)], rtol=1e-5)
+    np.testing.assert_allclose(found.values[:, 0, 0], [4 - 9, np.exp(-2) - np.exp(-3)], rtol=1e-5)
+
+
+def test_shared_branches_are_noticed_whatever_rows_on_trial_do(model: Build) -> None:
+    body = BRANCH.replace("1, 4, 6", "N, 4, 6")
+    free = model(f"(float[N, 4, 6] x) => (float[N, 4, 6] y) {{ {body} }}")
+    x = np.stack([np.full((4, 6), 2.0), np.full((4, 6), -2.0)]).astype(np.float32)
+    with pytest.warns(UserWarning, match="influence each other"):
+        found = igonnx.Explainer(free).integrated_gradients(x, target=(0, 0), baseline=1.5 * x)
+    np.testing.assert_allclose(found.values[:, 0, 0], [4 - 9, np.exp(-2) - np.exp(-3)], rtol=1e-5)

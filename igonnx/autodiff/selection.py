@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from igonnx.autodiff.builder import dims, rank
-from igonnx.autodiff.node_view import captures
+from igonnx.autodiff.node_view import captures, operator_name
 from igonnx.autodiff.transform import differentiable_sources
 from igonnx.errors import InputError, ModelError
 from igonnx.model import Model, dtype_name, is_floating
@@ -103,6 +103,12 @@ def _require_explainable(model: Model, value: ir.Value, output: ir.Value) -> Non
     if value is output:
         raise InputError(
             f"wrt {value.name!r} is the output itself: there is nothing between them to explain"
+        )
+    if value.dtype is None:
+        node = value.producer()
+        maker = "" if node is None else f", the result of operator {operator_name(node)},"
+        raise InputError(
+            f"wrt {value.name!r}{maker} has no known dtype: name a tensor that is known to be floating"
         )
     if not is_floating(value):
         raise InputError(

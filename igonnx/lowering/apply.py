@@ -13,7 +13,13 @@ from igonnx.autodiff.node_view import NodeView, subgraphs
 from igonnx.errors import ModelError
 from igonnx.lowering import function_bodies, registry
 
-__all__ = ["PRIVATE_DOMAIN", "has_straight_through", "lower", "remove_straight_through"]
+__all__ = [
+    "PRIVATE_DOMAIN",
+    "has_straight_through",
+    "lower",
+    "lower_one",
+    "remove_straight_through",
+]
 
 # Operators that exist only while a graph is being transformed.
 PRIVATE_DOMAIN = "ai.igonnx.private"
@@ -62,6 +68,15 @@ def lower(
     if model.functions:
         _inline_bodies(model)
     return changed
+
+
+def lower_one(op: GraphBuilder, node: ir.Node) -> bool:
+    """Replace `node` by its lowered form; False where that has to know a shape that is unknown."""
+    try:
+        _apply(op, node, straight_through=False)
+    except ModelError:
+        return False
+    return True
 
 
 def remove_straight_through(model: ir.Model) -> None:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from igonnx.constants import settle_constants
 from igonnx.lowering import registry
 from igonnx.lowering.apply import lower
+from igonnx.lowering.node_by_node import lower_node_by_node
 from igonnx.shape_inference import infer_shapes
 
 __all__ = ["infer_shapes_everywhere"]
@@ -24,10 +25,13 @@ def infer_shapes_everywhere(model: ir.Model) -> None:
         return
     twin = model.clone()
     for _ in range(_ROUNDS):
-        if not lower(twin, list(twin.graph), _is_foreign, straight_through=False, patient=True):
-            break
+        lower_node_by_node(twin, _is_foreign)
         settle_constants(twin)
         infer_shapes(twin)
+        if not any(_is_foreign(node) for node in twin.graph.all_nodes()) or not lower(
+            twin, list(twin.graph), _is_foreign, straight_through=False, patient=True
+        ):
+            break
     _copy_shapes(twin.graph, model.graph)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import onnx
 import pytest
@@ -592,7 +594,10 @@ def test_attributions_add_up(case):
     proto = parse(EXPLAINED[case], **stored)
     shape = (4, 5, 3) if "5,3" in EXPLAINED[case] else (4, 3)
     x = array(*shape).astype(np.float32)
-    found = igonnx.Explainer(proto).integrated_gradients(x, target=1, steps=40)
+    # One condition for all rows: they are explained one by one, and that is said.
+    told = pytest.warns(UserWarning, match="influence") if case == "if" else nullcontext()
+    with told:
+        found = igonnx.Explainer(proto).integrated_gradients(x, target=1, steps=40)
     outputs = [session(proto).run(["y"], {"x": end})[0][:, 1] for end in (x, np.zeros_like(x))]
     values = found.of("x").reshape(4, -1).sum(axis=1)
     np.testing.assert_allclose(values, outputs[0] - outputs[1], atol=1e-4)
