@@ -79,7 +79,12 @@ def gradient(
     remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)
     passes.RemoveUnusedOpsetsPass()(copy.ir)
-    return ir.to_proto(copy.ir)
+    try:
+        return ir.to_proto(copy.ir)
+    except ir.serde.SerdeError as error:
+        raise ModelError(
+            f"{loaded.name}: a tensor's data or an attribute is damaged: the gradient cannot be written down"
+        ) from error
 
 
 def _refuse_taken_names(graph: ir.Graph, names: Sequence[str | None]) -> None:

@@ -45,6 +45,10 @@ def windows(v: Vjp, kernel: Sequence[int]) -> list[Window]:
     dilations = v.attribute("dilations") or [1] * n
     pads = v.attribute("pads") or [0] * (2 * n)
     auto_pad = v.attribute("auto_pad", "NOTSET")
+    if min([*strides, *dilations, v.attribute("group", 1)], default=1) < 1:
+        raise v.unsupported("strides, dilations or groups below 1")
+    if len(strides) != n or len(dilations) != n or len(pads) != 2 * n:
+        raise v.unsupported(f"strides, dilations or pads of other than {n} axes")
     found = []
     for i in range(n):
         begin: int | None

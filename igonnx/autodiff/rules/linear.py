@@ -42,7 +42,8 @@ def _reduced(
 ) -> ir.Value:
     """`full`, the gradient of `matrix` with the leading axes of the product, summed back to `target`."""
     leading = max(rank(v.x), rank(v.input(1)), 2) - 2
-    output = list(cast("ir.Shape", v.y.shape))[:leading]
+    known = [None] * leading if v.y.shape is None else list(v.y.shape)
+    output = known[:leading]
     full.shape = ir.Shape([*output, *list(cast("ir.Shape", matrix.shape))[-2:]])
     reduced = unbroadcast(op, full, full, matrix)
     return reduced if matrix is target else op.reshape_like(reduced, target)
