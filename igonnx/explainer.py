@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution
-from igonnx.autodiff.builder import rank
 from igonnx.autodiff.selection import tensors_per_example, tensors_to_explain
 from igonnx.engine.plan import Requests
 from igonnx.engine.runtime import Providers
 from igonnx.errors import InputError, ModelError
+from igonnx.graph.builder import rank
 from igonnx.inputs import (
     Arrays,
     Baseline,

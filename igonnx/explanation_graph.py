@@ -20,7 +20,7 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, rank
+from igonnx.graph.builder import GraphBuilder, rank
 from igonnx.row_gradient import ROWS, RowGradient
 
 __all__ = ["ExplanationGraph", "build_explanation_graph"]

@@ -16,16 +16,16 @@ import onnx_ir.passes.common as passes
 
 from igonnx import upgrade
 from igonnx.acceptance import described, mended
-from igonnx.autodiff.node_view import operator_name, subgraphs
-from igonnx.branches import inline_settled_branches
-from igonnx.constant_folding import fold_constants
-from igonnx.constants import settle_constants
 from igonnx.errors import InputError, ModelError
+from igonnx.graph.branches import inline_settled_branches
+from igonnx.graph.constant_folding import fold_constants
+from igonnx.graph.constants import settle_constants
+from igonnx.graph.node_view import operator_name, subgraphs
+from igonnx.graph.shape_inference import infer_shapes
+from igonnx.graph.tensors import own_tensor
 from igonnx.lowering.dialect import without_dialect
 from igonnx.lowering.shapes import infer_shapes_everywhere
 from igonnx.maps import without_maps
-from igonnx.shape_inference import infer_shapes
-from igonnx.tensors import own_tensor
 
 __all__ = ["MINIMUM_OPSET", "Model", "ModelSource", "TensorInfo"]
 

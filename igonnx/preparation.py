@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.autodiff.builder import dims, dtype_of
 from igonnx.engine.forward import Forward, axis_of_length
 from igonnx.engine.plan import Engine
 from igonnx.engine.runtime import (
@@ -23,6 +22,7 @@ from igonnx.engine.runtime import (
 )
 from igonnx.errors import EngineError, ModelError
 from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
+from igonnx.graph.builder import dims, dtype_of
 from igonnx.inputs import BatchedInputs
 from igonnx.model import Model
 from igonnx.rebatching import (

@@ -14,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import captures, subgraphs
-from igonnx.constants import settle_constants
 from igonnx.engine.forward import Forward
 from igonnx.errors import EngineError
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.constants import settle_constants
+from igonnx.graph.node_view import captures, subgraphs
 from igonnx.lowering.shapes import infer_shapes_everywhere
 from igonnx.model import Model
 

@@ -17,14 +17,14 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from igonnx.autodiff.builder import GraphBuilder, dims, rank
 from igonnx.autodiff.expansion import expand
 from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
+from igonnx.graph.builder import GraphBuilder, dims, rank
+from igonnx.graph.tensors import own_tensor
 from igonnx.lowering.apply import remove_straight_through
 from igonnx.model import Model, is_floating
-from igonnx.tensors import own_tensor
 
 __all__ = [
     "APPLY",

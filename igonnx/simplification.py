@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
-from igonnx.autodiff.builder import GraphBuilder
+from igonnx.graph.builder import GraphBuilder
 from igonnx.model import Model
 
 __all__ = ["simplified"]

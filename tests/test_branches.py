@@ -8,8 +8,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from igonnx.branches import inline_settled_branches
-from igonnx.constants import settle_constants
+from igonnx.graph.branches import inline_settled_branches
+from igonnx.graph.constants import settle_constants
 from igonnx.model import Model
 
 X = np.array([0.5, -1.0, 2.0])

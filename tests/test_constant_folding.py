@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 
 import igonnx
-from igonnx.constant_folding import LIMIT, fold_constants
+from igonnx.graph.constant_folding import LIMIT, fold_constants
 from igonnx.model import Model
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from igonnx.constants import settle_constants
+from igonnx.graph.constants import settle_constants
 from igonnx.model import Model
 
 

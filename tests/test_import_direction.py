@@ -19,10 +19,9 @@ PACKAGE = Path(igonnx.__file__).parent
 # From the ground up. A name stands for the module and everything in it; the files of one floor do
 # not import each other, except within one package.
 FLOORS = [
-    ["errors", "_core", "constant_folding", "tensors", "acceptance"],
-    ["autodiff.builder", "maps", "upgrade"],
-    ["autodiff.node_view", "autodiff.sequences", "autodiff.broadcasting"],
-    ["branches", "constants", "shape_inference"],
+    ["errors", "_core", "acceptance"],
+    ["graph", "maps", "upgrade"],
+    ["autodiff.sequences", "autodiff.broadcasting"],
     ["lowering"],
     ["model"],
     ["autodiff.registry"],

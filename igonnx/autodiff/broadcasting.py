@@ -6,7 +6,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dims, rank, static_shape
+from igonnx.graph.builder import GraphBuilder, dims, rank, static_shape
 
 __all__ = ["broadcast_to", "unbroadcast"]
 

@@ -8,14 +8,14 @@ import onnx_ir as ir
 
 from igonnx.autodiff import registry
 from igonnx.autodiff.transform import Observer, between, no_rule_message
-from igonnx.branches import inline_settled_branches
-from igonnx.constant_folding import fold_constants
-from igonnx.constants import settle_constants
 from igonnx.errors import ModelError, UnsupportedOperatorError
+from igonnx.graph.branches import inline_settled_branches
+from igonnx.graph.constant_folding import fold_constants
+from igonnx.graph.constants import settle_constants
+from igonnx.graph.shape_inference import infer_shapes
 from igonnx.lowering import function_bodies
 from igonnx.lowering import registry as lowerings
 from igonnx.lowering.apply import has_straight_through, lower
-from igonnx.shape_inference import infer_shapes
 
 __all__ = ["expand"]
 

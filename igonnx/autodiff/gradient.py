@@ -9,11 +9,11 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from igonnx.autodiff.builder import GraphBuilder
 from igonnx.autodiff.expansion import expand
 from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH, tensors_to_explain
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import ModelError
+from igonnx.graph.builder import GraphBuilder
 from igonnx.lowering.apply import remove_straight_through
 from igonnx.model import Model, ModelSource
 

@@ -13,14 +13,14 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder
 from igonnx.autodiff.expansion import expand
-from igonnx.autodiff.node_view import captures, operator_name, subgraphs
 from igonnx.autodiff.provenance import Provenance
 from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH, tensors_to_explain
 from igonnx.autodiff.serving import How, serving
 from igonnx.autodiff.transform import between, differentiate, reached_values
 from igonnx.errors import ModelError, UnsupportedOperatorError
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import captures, operator_name, subgraphs
 from igonnx.model import Model, ModelSource, is_floating
 
 __all__ = ["PathReport", "Refusal", "ServedOperator", "path_report"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from igonnx.autodiff.node_view import captures_of, subgraphs
+from igonnx.graph.node_view import captures_of, subgraphs
 
 __all__ = ["Provenance"]
 

@@ -15,9 +15,9 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import NodeView
 from igonnx.errors import ModelError
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import NodeView
 
 __all__ = [
     "Rule",

@@ -8,10 +8,10 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import captures_of
 from igonnx.autodiff.registry import Vjp
 from igonnx.autodiff.sequences import is_sequence
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import captures_of
 
 __all__ = [
     "expose_branch",

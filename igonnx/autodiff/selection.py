@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dims, rank
-from igonnx.autodiff.node_view import captures, operator_name
 from igonnx.autodiff.transform import differentiable_sources
 from igonnx.errors import InputError, ModelError
+from igonnx.graph.builder import dims, rank
+from igonnx.graph.node_view import captures, operator_name
 from igonnx.model import Model, dtype_name, is_floating
 
 __all__ = ["NOT_STRAIGHT_THROUGH", "tensors_per_example", "tensors_to_explain"]

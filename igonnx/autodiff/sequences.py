@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder
+from igonnx.graph.builder import GraphBuilder
 
 __all__ = ["add_sequences", "is_sequence", "like_sequence", "sequence_of", "zero_sequence"]
 

@@ -15,11 +15,11 @@ from typing import TypeAlias, cast
 import onnx_ir as ir
 
 from igonnx.autodiff import registry
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import captures, operator_name, subgraphs
 from igonnx.autodiff.residuals import gradient_dtype
 from igonnx.autodiff.sequences import add_sequences, is_sequence, zero_sequence
 from igonnx.errors import ModelError, UnsupportedOperatorError
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import captures, operator_name, subgraphs
 
 __all__ = [
     "Observer",

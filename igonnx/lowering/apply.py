@@ -8,9 +8,9 @@ from typing import cast
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import NodeView, subgraphs
 from igonnx.errors import ModelError
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import NodeView, subgraphs
 from igonnx.lowering import function_bodies, registry
 
 __all__ = [

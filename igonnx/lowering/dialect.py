@@ -1,4 +1,4 @@
-"""Operators that ONNX Runtime has in the standard domain, though ONNX has them not, or not in that opset, or no more."""
+"""Operators that ONNX Runtime has in the standard domain, though ONNX has them not, not yet, or no more."""
 
 from __future__ import annotations
 

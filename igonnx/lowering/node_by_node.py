@@ -12,8 +12,8 @@ from typing import cast
 import onnx
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import subgraphs
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import subgraphs
 from igonnx.lowering.apply import lower_one
 
 __all__ = ["lower_node_by_node"]

@@ -11,8 +11,8 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import NodeView
 
 __all__ = ["block_weights", "four_bit_weights", "unpacked"]
 

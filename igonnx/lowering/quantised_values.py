@@ -7,8 +7,8 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import GraphBuilder, dtype_of
+from igonnx.graph.node_view import NodeView
 
 __all__ = ["centred", "column_scale", "encoded", "real", "real_weight"]
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.node_view import NodeView
 
 __all__ = ["Lowering", "find", "lowering", "registered"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from igonnx.constants import settle_constants
+from igonnx.graph.constants import settle_constants
+from igonnx.graph.shape_inference import infer_shapes
 from igonnx.lowering import registry
 from igonnx.lowering.apply import lower
 from igonnx.lowering.node_by_node import lower_node_by_node
-from igonnx.shape_inference import infer_shapes
 
 __all__ = ["infer_shapes_everywhere"]
 

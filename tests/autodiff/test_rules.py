@@ -49,18 +49,13 @@ def test_rule(case: Case, opset: int):
 
 
 # With tests of their own: what has bodies, and what is no tensor.
+_SEQUENCES = (
+    *("SequenceConstruct", "SequenceAt", "SequenceInsert", "SequenceErase"),
+    *("ConcatFromSequence", "SplitToSequence", "Optional", "OptionalGetElement"),
+)
 ELSEWHERE = {
-    ("", name): folder / module
-    for folder, module, names in [
-        (HERE, "test_control_flow.py", ["If", "Loop", "Scan"]),
-        (
-            HERE,
-            "test_sequences.py",
-            ["SequenceConstruct", "SequenceAt", "SequenceInsert", "SequenceErase"]
-            + ["ConcatFromSequence", "SplitToSequence", "Optional", "OptionalGetElement"],
-        ),
-    ]
-    for name in names
+    **{("", name): HERE / "test_control_flow.py" for name in ("If", "Loop", "Scan")},
+    **{("", name): HERE / "test_sequences.py" for name in _SEQUENCES},
 }
 
 

@@ -13,8 +13,8 @@ from rule_cases.check import session, validate
 
 import igonnx
 from igonnx.autodiff import registry
-from igonnx.autodiff.builder import GraphBuilder
 from igonnx.errors import InputError, ModelError, UnsupportedOperatorError
+from igonnx.graph.builder import GraphBuilder
 
 X = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]], np.float32)
 ONES = np.ones_like(X)

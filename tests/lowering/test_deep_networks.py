@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from igonnx import shape_inference
+from igonnx.graph import shape_inference
 from igonnx.lowering import shapes
 from igonnx.model import Model
 

@@ -7,8 +7,8 @@ import math
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
-from igonnx.autodiff.builder import GraphBuilder
 from igonnx.autodiff.registry import Gradients, Vjp, elementwise, rule
+from igonnx.graph.builder import GraphBuilder
 
 
 def pass_between(

@@ -7,8 +7,8 @@ from typing import Any
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import broadcast_to, unbroadcast
-from igonnx.autodiff.builder import GraphBuilder, dtype_of
 from igonnx.autodiff.registry import Gradients, Vjp, elementwise, is_code, rule
+from igonnx.graph.builder import GraphBuilder, dtype_of
 
 elementwise("Add", lambda op, g, a, b, y: g, lambda op, g, a, b, y: g)
 elementwise("Sub", lambda op, g, a, b, y: g, lambda op, g, a, b, y: op.Neg(g))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import broadcast_to
-from igonnx.autodiff.builder import dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.normalization import accumulator, normalized_gradient, per_channel
+from igonnx.graph.builder import dtype_of, rank
 
 
 @rule("BatchNormalization")

@@ -13,8 +13,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import captures_of, subgraphs
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.residuals import (
     expose_branch,
@@ -30,6 +28,8 @@ from igonnx.autodiff.residuals import (
     substitute,
 )
 from igonnx.autodiff.sequences import add_sequences, is_sequence, zero_sequence
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import captures_of, subgraphs
 
 
 @rule("If")

@@ -15,9 +15,9 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dims, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.convolution_weights import weight_gradient
+from igonnx.graph.builder import GraphBuilder, dims, rank
 
 _INT64_MIN = -(2**63)
 

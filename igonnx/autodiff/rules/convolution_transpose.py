@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dims, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.convolution import extent_at_run_time
 from igonnx.autodiff.rules.convolution_weights import padded, weight_gradient
+from igonnx.graph.builder import dims, rank
 
 
 @rule("ConvTranspose")

@@ -12,7 +12,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dims
+from igonnx.graph.builder import GraphBuilder, dims
 
 __all__ = ["padded", "weight_gradient"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from igonnx.autodiff.builder import dtype_of
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import dtype_of
 
 
 @rule("CumSum")

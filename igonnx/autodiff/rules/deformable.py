@@ -15,7 +15,6 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dims, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.interpolation import (
     Tap,
@@ -25,6 +24,7 @@ from igonnx.autodiff.rules.interpolation import (
     linear_taps,
     wide,
 )
+from igonnx.graph.builder import dims, dtype_of, rank
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from igonnx.autodiff.builder import dims, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import dims, dtype_of, rank
 
 _LARGEST = 64  # whose cofactors take 64 MiB per matrix
 

@@ -9,9 +9,9 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import Dim, GraphBuilder, dims, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.gathering import counting
+from igonnx.graph.builder import Dim, GraphBuilder, dims, rank
 
 
 @rule("Einsum")

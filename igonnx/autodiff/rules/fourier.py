@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import dtype_of, rank
 
 _INT64 = ir.DataType.INT64
 

@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import GraphBuilder, dtype_of, rank
 
 
 def scatter_back(v: Vjp, pick: Callable[[ir.Value], ir.Value]) -> ir.Value:

@@ -7,7 +7,6 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.interpolation import (
     Tap,
@@ -17,6 +16,7 @@ from igonnx.autodiff.rules.interpolation import (
     tap,
     wide,
 )
+from igonnx.graph.builder import GraphBuilder, dtype_of, rank
 
 _A = -0.75  # coefficient of the cubic convolution (Keys, 1981), as PyTorch and ONNX Runtime have it
 

@@ -7,9 +7,9 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.gathering import add_along, scatter_back
+from igonnx.graph.builder import GraphBuilder, dtype_of, rank
 
 
 @rule("Concat")

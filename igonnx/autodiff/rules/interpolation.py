@@ -14,7 +14,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of
+from igonnx.graph.builder import GraphBuilder, dtype_of
 
 __all__ = [
     "Tap",

@@ -7,8 +7,8 @@ from typing import cast
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
-from igonnx.autodiff.builder import GraphBuilder, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import GraphBuilder, rank
 
 
 @rule("MatMul")

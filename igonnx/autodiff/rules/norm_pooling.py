@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dtype_of
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.convolution import windows
 from igonnx.autodiff.rules.normalization import accumulator
 from igonnx.autodiff.rules.pooling import spread_over_windows
+from igonnx.graph.builder import dtype_of
 
 
 @rule("LpPool")

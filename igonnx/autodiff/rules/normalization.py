@@ -7,8 +7,8 @@ from typing import cast
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import broadcast_to, unbroadcast
-from igonnx.autodiff.builder import GraphBuilder, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import GraphBuilder, dtype_of, rank
 
 
 @rule("LayerNormalization")

@@ -6,9 +6,9 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dims, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.gathering import scatter_back
+from igonnx.graph.builder import dims, rank
 
 _LARGEST = 2**63 - 1
 

@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import broadcast_to
-from igonnx.autodiff.builder import dims, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.convolution import (
     Window,
@@ -19,6 +18,7 @@ from igonnx.autodiff.rules.convolution import (
     same_padding_at_run_time,
     windows,
 )
+from igonnx.graph.builder import dims, dtype_of, rank
 
 
 @rule("MaxPool")

@@ -12,8 +12,8 @@ from typing import cast
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
-from igonnx.autodiff.builder import dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, encoder, is_code, mover, rule
+from igonnx.graph.builder import dtype_of, rank
 from igonnx.lowering.apply import PRIVATE_DOMAIN, STRAIGHT_THROUGH
 from igonnx.lowering.packed_weights import block_weights, four_bit_weights
 

@@ -8,8 +8,8 @@ from typing import cast
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import broadcast_to
-from igonnx.autodiff.builder import dtype_of, rank, static_shape
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import dtype_of, rank, static_shape
 
 
 def _kept(v: Vjp, value: ir.Value) -> ir.Value:

@@ -12,9 +12,9 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dims, dtype_of
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.interpolation import linear_taps, wide
+from igonnx.graph.builder import dims, dtype_of
 
 _INT64 = ir.DataType.INT64
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dims, dtype_of, rank, static_shape
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import dims, dtype_of, rank, static_shape
 
 _FLOAT = ir.DataType.FLOAT
 # Interpolations whose place in the input follows from the index and the scale alone, whatever the axes' lengths.

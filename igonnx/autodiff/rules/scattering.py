@@ -10,9 +10,9 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.gathering import counting, numbered_slices
+from igonnx.graph.builder import GraphBuilder, dtype_of, rank
 
 _Pair = tuple["ir.Value | None", "ir.Value | None"]
 

@@ -6,9 +6,9 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder
 from igonnx.autodiff.registry import Gradients, Vjp, nondifferentiable, rule
 from igonnx.autodiff.sequences import like_sequence, sequence_of, zero_sequence
+from igonnx.graph.builder import GraphBuilder
 
 nondifferentiable("SequenceLength", "SequenceEmpty", "OptionalHasElement")
 

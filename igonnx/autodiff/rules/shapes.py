@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
-from igonnx.autodiff.builder import dtype_of, rank
 from igonnx.autodiff.registry import Gradients, Vjp, is_code, rule
+from igonnx.graph.builder import dtype_of, rank
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")

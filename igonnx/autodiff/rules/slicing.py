@@ -8,9 +8,9 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dims, rank
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.gathering import scatter_back
+from igonnx.graph.builder import GraphBuilder, dims, rank
 
 _LARGEST = 2**63 - 1
 

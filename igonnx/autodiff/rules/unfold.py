@@ -7,8 +7,8 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dtype_of, static_shape
 from igonnx.autodiff.registry import Gradients, Vjp, rule
+from igonnx.graph.builder import dtype_of, static_shape
 
 
 @rule("Col2Im")

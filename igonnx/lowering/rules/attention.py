@@ -12,8 +12,8 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of, rank, static_shape
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import GraphBuilder, dtype_of, rank, static_shape
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 
 __all__ = ["causal", "join_heads", "scaled_scores", "split_heads"]

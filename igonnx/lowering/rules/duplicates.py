@@ -7,8 +7,8 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dtype_of, rank
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import dtype_of, rank
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 
 MICROSOFT = "com.microsoft"

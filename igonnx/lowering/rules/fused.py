@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import rank
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import rank
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 from igonnx.lowering.rules.gelu import gelu, silu
 

@@ -7,8 +7,8 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 
 __all__ = ["gelu", "silu"]

@@ -6,8 +6,8 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of, rank
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import GraphBuilder, dtype_of, rank
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 from igonnx.lowering.rules.gelu import silu
 

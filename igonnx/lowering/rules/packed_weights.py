@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import rank
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import rank
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.packed_weights import block_weights, four_bit_weights, unpacked
 from igonnx.lowering.registry import Lowered, lowering
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import rank
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import rank
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.quantised_values import centred, column_scale, encoded, real, real_weight
 from igonnx.lowering.registry import Lowered, lowering
 

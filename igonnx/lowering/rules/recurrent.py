@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, dims, dtype_of
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import GraphBuilder, dims, dtype_of
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 
 # One time step: (builder, the input's part of the gates [N, G H], state before) -> state after, the output first.

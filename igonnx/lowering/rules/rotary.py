@@ -6,8 +6,8 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, rank
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import GraphBuilder, rank
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 from igonnx.lowering.rules.attention import split_heads
 

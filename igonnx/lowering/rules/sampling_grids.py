@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import dims, dtype_of
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import dims, dtype_of
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 
 

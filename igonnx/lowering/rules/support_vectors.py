@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from igonnx.autodiff.builder import GraphBuilder, dtype_of
-from igonnx.autodiff.node_view import NodeView
+from igonnx.graph.builder import GraphBuilder, dtype_of
+from igonnx.graph.node_view import NodeView
 from igonnx.lowering.registry import Lowered, lowering
 from igonnx.lowering.rules.classical import finish_scores, labels, rows
 

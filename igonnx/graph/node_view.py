@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.autodiff.builder import GraphBuilder, rank
 from igonnx.errors import ModelError, UnsupportedOperatorError
+from igonnx.graph.builder import GraphBuilder, rank
 
 __all__ = ["NodeView", "captures", "captures_of", "operator_name", "subgraphs"]
 

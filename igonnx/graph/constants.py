@@ -7,8 +7,8 @@ from typing import cast
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from igonnx.autodiff.node_view import subgraphs
-from igonnx.tensors import own_tensor
+from igonnx.graph.node_view import subgraphs
+from igonnx.graph.tensors import own_tensor
 
 __all__ = ["settle_constants"]
 

@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from igonnx.autodiff.node_view import subgraphs
+from igonnx.graph.node_view import subgraphs
 
 __all__ = ["infer_shapes"]
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from igonnx.errors import ModelError
-from igonnx.tensors import own_tensor
+from igonnx.graph.tensors import own_tensor
 
 __all__ = ["Dim", "GraphBuilder", "Operand", "rank", "static_shape"]
 
