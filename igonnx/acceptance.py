@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["described", "mended"]
+__all__ = ["described", "for_checker", "mended"]
 
 # Domains that ONNX Runtime knows without being told their version.
 _BUILT_IN = {"com.microsoft": 1}
@@ -71,13 +71,8 @@ def _use_one_name(proto: onnx.ModelProto) -> None:
                 owner.opset_import.add(domain=domain, version=version)
 
 
-def described(proto: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A model for the checker alone, whose inputs and outputs all have some type and shape; weights are inputs.
-
-    None where nothing was missing.
-    """
-    if all(_is_described(value) for value in [*proto.graph.input, *proto.graph.output]):
-        return None
+def for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for the checker alone, light to hold: weights are inputs without values."""
     plain = onnx.ModelProto(ir_version=max(proto.ir_version, 4), opset_import=proto.opset_import)
     plain.functions.extend(proto.functions)
     graph = plain.graph
@@ -91,6 +86,18 @@ def described(proto: onnx.ModelProto) -> onnx.ModelProto | None:
         for tensor in proto.graph.initializer
         if tensor.name not in fed
     )
+    return plain
+
+
+def described(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A model for the checker alone, whose inputs and outputs all have some type and shape.
+
+    None where nothing was missing.
+    """
+    if all(_is_described(value) for value in [*proto.graph.input, *proto.graph.output]):
+        return None
+    plain = for_checker(proto)
+    graph = plain.graph
     for value in [*graph.input, *graph.output]:
         if not _is_described(value):
             kind = value.type.tensor_type

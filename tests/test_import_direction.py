@@ -19,7 +19,7 @@ PACKAGE = Path(igonnx.__file__).parent
 # From the ground up. A name stands for the module and everything in it; the files of one floor do
 # not import each other, except within one package.
 FLOORS = [
-    ["errors", "_core", "acceptance"],
+    ["errors", "_core", "acceptance", "discovery"],
     ["graph", "maps", "upgrade"],
     ["autodiff.sequences", "autodiff.broadcasting"],
     ["lowering"],

@@ -6,8 +6,6 @@ A rule gets a `Vjp` (the node, the incoming gradients, the builder) and returns 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,6 +13,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
+from igonnx.discovery import import_all
 from igonnx.errors import ModelError
 from igonnx.graph.builder import GraphBuilder
 from igonnx.graph.node_view import NodeView
@@ -48,6 +47,8 @@ Differentiate: TypeAlias = Callable[
     "list[ir.Value | None]",
 ]
 
+# Where rules are written; importing it registers them.
+RULES = "igonnx.autodiff.rules"
 _rules: dict[tuple[str, str], Rule] = {}
 _nondifferentiable: set[tuple[str, str]] = set()
 _refusals: dict[tuple[str, str], str] = {}
@@ -145,19 +146,19 @@ def mover(*op_types: str, domain: str = "") -> None:
 
 def encodes(node: ir.Node) -> bool:
     """Whether integer outputs of `node` are codes."""
-    _load()
+    import_all(RULES)
     return _key(node) in _encoders
 
 
 def carrying_outputs(node: ir.Node) -> Sequence[ir.Value]:
     """The outputs of `node` that may carry a gradient."""
-    _load()
+    import_all(RULES)
     return node.outputs[: _encoders.get(_key(node))]
 
 
 def moves_codes(node: ir.Node) -> bool:
     """Whether `node` hands codes on."""
-    _load()
+    import_all(RULES)
     return _key(node) in _movers
 
 
@@ -170,31 +171,31 @@ def is_code(value: ir.Value | None) -> bool:
 
 def find(node: ir.Node) -> Rule | None:
     """The rule of `node`'s operator, or None."""
-    _load()
+    import_all(RULES)
     return _rules.get(_key(node))
 
 
 def refusal(node: ir.Node) -> str | None:
     """Why no gradient crosses `node`'s operator, where that is known."""
-    _load()
+    import_all(RULES)
     return _refusals.get(_key(node))
 
 
 def is_nondifferentiable(node: ir.Node) -> bool:
     """Whether `node`'s operator is known to carry no gradient."""
-    _load()
+    import_all(RULES)
     return _key(node) in _nondifferentiable
 
 
 def registered() -> dict[tuple[str, str], Rule]:
     """A copy of the table of rules, by (domain, operator)."""
-    _load()
+    import_all(RULES)
     return dict(_rules)
 
 
 def known_operators() -> set[tuple[str, str]]:
     """Every (domain, operator) that has a rule, carries no gradient, or is refused with a reason."""
-    _load()
+    import_all(RULES)
     return {*_rules, *_nondifferentiable, *_refusals}
 
 
@@ -205,17 +206,3 @@ def _key(node: ir.Node) -> tuple[str, str]:
 def _claim(domain: str, op_type: str) -> None:
     if any((domain, op_type) in known for known in (_rules, _nondifferentiable, _refusals)):
         raise ValueError(f"operator {domain}::{op_type} is registered twice")
-
-
-_loaded = False
-
-
-def _load() -> None:
-    """Import every file of `rules/`, once: each registers what it holds."""
-    global _loaded
-    if _loaded:
-        return
-    _loaded = True
-    package = importlib.import_module("igonnx.autodiff.rules")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")

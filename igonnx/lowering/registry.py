@@ -6,14 +6,13 @@ has to cross an operator that has no rule of its own, and to learn the shapes be
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import onnx_ir as ir
 
+from igonnx.discovery import import_all
 from igonnx.graph.node_view import NodeView
 
 __all__ = ["Lowering", "find", "lowering", "registered"]
@@ -22,6 +21,8 @@ __all__ = ["Lowering", "find", "lowering", "registered"]
 Lowered: TypeAlias = "Sequence[ir.Value | None]"
 Function: TypeAlias = "Callable[[NodeView], Lowered]"
 
+# Where lowerings are written; importing it registers them.
+RULES = "igonnx.lowering.rules"
 _lowerings: dict[tuple[str, str], Lowering] = {}
 
 
@@ -54,25 +55,11 @@ def lowering(
 
 def find(node: ir.Node) -> Lowering | None:
     """The lowering of `node`'s operator, or None."""
-    _load()
+    import_all(RULES)
     return _lowerings.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
 
 
 def registered() -> dict[tuple[str, str], Lowering]:
     """A copy of the table of lowerings, by (domain, operator)."""
-    _load()
+    import_all(RULES)
     return dict(_lowerings)
-
-
-_loaded = False
-
-
-def _load() -> None:
-    """Import every file of `rules/`, once: each registers what it holds."""
-    global _loaded
-    if _loaded:
-        return
-    _loaded = True
-    package = importlib.import_module("igonnx.lowering.rules")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
