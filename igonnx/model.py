@@ -18,6 +18,7 @@ from igonnx import upgrade
 from igonnx.acceptance import described, mended
 from igonnx.errors import InputError, ModelError
 from igonnx.graph.branches import inline_settled_branches
+from igonnx.graph.ceil_mode import settle_ceil_mode
 from igonnx.graph.constant_folding import fold_constants
 from igonnx.graph.constants import settle_constants
 from igonnx.graph.node_view import operator_name, subgraphs
@@ -131,7 +132,12 @@ class Model:
         _name_everything(self.ir.graph)
         if fold_constants(self.ir.graph):
             inline_settled_branches(self.ir)
+        written = [value.shape and value.shape.copy() for value in self.ir.graph.outputs]
         infer_shapes_everywhere(self.ir)
+        if settle_ceil_mode(self.ir.graph):
+            for value, shape in zip(self.ir.graph.outputs, written, strict=True):
+                value.shape = shape
+            infer_shapes_everywhere(self.ir)
         if fold_constants(self.ir.graph):
             # Shapes known only now were arithmetic's last missing piece.
             inline_settled_branches(self.ir)
