@@ -211,6 +211,8 @@ def _known_mistake(node: ir.Node, wanted: Sequence[ir.Value | None]) -> str:
             return "ceil_mode"
         case "MaxPool" if node.attributes.get_int("storage_order", 0):
             return "storage_order"
+        case "MaxPool" if dilated and any(node.attributes.get_ints("pads", ())):
+            return "dilations and pads: a window may lie in the padding alone"
         # Its kernel takes the shape of the gradient, but for the batch axis, from the file: others are overrun.
         case "MaxPool" | "AveragePool" if not all(isinstance(axis, int) for axis in axes[1:]):
             return "an image whose size is not fixed in the model"
