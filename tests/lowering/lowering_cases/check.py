@@ -129,7 +129,8 @@ def _oracle(
     """The lowered node as a function, the dtype to feed it, the step of differences and what they may be off."""
     try:
         runtime = session(lowered(twin))
-        dtype, step, tolerance = np.float64, 1e-5, 1e-4
+        # The gradient itself is float32: softmax of large scores has lost some digits.
+        dtype, step, tolerance = np.float64, 1e-5, 1e-3
     except (NoKernel, InvalidGraph):
         runtime = session(lowered(model))
         dtype, step, tolerance = np.float32, 1e-2, 2e-2
