@@ -24,6 +24,7 @@ class Input:
     values: NDArray[Any] | None = None
     held: bool = False  # an initializer
     scale: float = 1.0
+    centre: float = 0.0
     away: float | None = None  # a kink to keep away from
 
     @property
@@ -34,7 +35,7 @@ class Input:
         """Values of one run: float64 where they are real."""
         if self.values is not None:
             return self.values
-        drawn = rng.uniform(-self.scale, self.scale, self.shape)
+        drawn = self.centre + rng.uniform(-self.scale, self.scale, self.shape)
         if self.away is not None:
             close = np.abs(drawn - self.away) < 0.1
             drawn = np.where(close, self.away + np.where(drawn < self.away, -0.1, 0.1), drawn)
