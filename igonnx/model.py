@@ -18,6 +18,7 @@ from igonnx import upgrade
 from igonnx.acceptance import described, mended
 from igonnx.errors import InputError, ModelError
 from igonnx.graph.branches import inline_settled_branches
+from igonnx.graph.builder import dims
 from igonnx.graph.ceil_mode import settle_ceil_mode
 from igonnx.graph.constant_folding import fold_constants
 from igonnx.graph.constants import settle_constants
@@ -242,11 +243,7 @@ def dtype_name(value: ir.Value) -> str:
 
 
 def _info(value: ir.Value) -> TensorInfo:
-    shape = () if value.shape is None else tuple(value.shape)
-    axes = tuple(
-        dim if isinstance(dim, int) else (None if dim.value is None else str(dim.value))
-        for dim in shape
-    )
+    axes = () if value.shape is None else dims(value)
     return TensorInfo(value.name or "", dtype_name(value), axes)
 
 

@@ -11,41 +11,18 @@ import onnx_ir as ir
 from igonnx.autodiff.registry import Vjp
 from igonnx.autodiff.sequences import is_sequence
 from igonnx.graph.builder import GraphBuilder
-from igonnx.graph.node_view import captures_of
+from igonnx.graph.node_view import captures_of, take_place
 
 __all__ = [
     "expose_branch",
     "expose_sequences",
     "expose_stack",
-    "gradient_dtype",
-    "gradient_type",
-    "is_real_tensor",
     "keeps_its_shape",
     "placeholder",
     "recompute",
     "residuals_of",
     "substitute",
 ]
-
-_REAL = frozenset(
-    [ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE]
-)
-
-
-def is_real_tensor(value: ir.Value) -> bool:
-    """Whether `value` is a tensor of floats."""
-    return not isinstance(value.type, ir.SequenceType | ir.OptionalType) and value.dtype in _REAL
-
-
-def gradient_dtype(value: ir.Value) -> ir.DataType:
-    """The dtype of the gradient of `value`: its own, or float32 for codes."""
-    return value.dtype if value.dtype in _REAL else ir.DataType.FLOAT
-
-
-def gradient_type(value: ir.Value) -> ir.TypeProtocol:
-    """The type of the gradient of `value`, a tensor or a sequence of tensors."""
-    tensor = ir.TensorType(gradient_dtype(value))
-    return ir.SequenceType(tensor) if is_sequence(value) else tensor
 
 
 def placeholder(
@@ -193,10 +170,8 @@ def expose_sequences(
     sequences = list(new.outputs[carried : carried + len(values)])
     rest = [*new.outputs[:carried], *new.outputs[carried + len(values) :]]
     for old, fresh in zip(node.outputs, rest, strict=True):
-        name, fresh.type, fresh.shape = old.name, old.type, old.shape
-        old.replace_all_uses_with(fresh, replace_graph_outputs=True)
-        old.name = None
-        fresh.name = name
+        take_place(old, fresh)
+        fresh.type, fresh.shape = old.type, old.shape
     graph.remove(node, safe=True)
     for sequence, kind in zip(sequences, kinds, strict=True):
         sequence.name, sequence.type = v.op.unique("kept"), kind

@@ -10,13 +10,12 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import onnx_ir as ir
 
 from igonnx.autodiff import registry
-from igonnx.autodiff.residuals import gradient_dtype
-from igonnx.autodiff.sequences import add_sequences, is_sequence, zero_sequence
+from igonnx.autodiff.gradient_values import added, zeros_like
 from igonnx.errors import ModelError, UnsupportedOperatorError
 from igonnx.graph.builder import GraphBuilder
 from igonnx.graph.node_view import captures, operator_name, subgraphs
@@ -70,7 +69,7 @@ def differentiate(
             pairs = _backward(op, node, gradients, reached, cotangents, wrt, walk)
         except ModelError as error:
             if observe is not None:
-                refused, pairs = error, [(value, _zeros(op, value)) for value in sources]
+                refused, pairs = error, [(value, zeros_like(op, value)) for value in sources]
             elif unknown is None or isinstance(error, UnsupportedOperatorError):
                 raise
             else:
@@ -178,22 +177,10 @@ def _accumulate(
     if not terms:
         return None
     if len(terms) > 1:
-        total = _sum(op, terms)
+        total = added(op, terms)
         _annotate(total, value)
         contributions[value] = terms = [total]
     return terms[0]
-
-
-def _zeros(op: GraphBuilder, value: ir.Value) -> ir.Value:
-    if is_sequence(value):
-        return zero_sequence(op, value)
-    return op.zeros(op.shape(value), gradient_dtype(value))
-
-
-def _sum(op: GraphBuilder, terms: Sequence[ir.Value]) -> ir.Value:
-    if any(is_sequence(term) for term in terms):
-        return functools.reduce(functools.partial(add_sequences, op), terms)
-    return cast("ir.Value", op.Add(*terms) if len(terms) == 2 else op.Sum(*terms))
 
 
 def reached_values(

@@ -7,7 +7,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.graph.node_view import subgraphs
+from igonnx.graph.node_view import subgraphs, take_place
 from igonnx.graph.tensors import own_tensor
 
 __all__ = ["inline_settled_branches"]
@@ -73,10 +73,8 @@ def _inline(
             copy = ir.Node("", "Identity", [new], num_outputs=1, name=f"{old.name}/copy")
             graph.insert_before(node, copy)
             new = copy.outputs[0]
-        name = old.name or _fresh("taken", taken, 0)
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name = None
-        new.name = name
+        take_place(old, new)
+        new.name = new.name or _fresh("taken", taken, 0)
         new.type = new.type or old.type
     graph.remove(node, safe=True)
 

@@ -184,6 +184,18 @@ class GraphBuilder:
         **attributes: Any,
     ) -> Any:
         """Append one node and return its output value (a list of them when `outputs` > 1)."""
+        values = self.emit_all(op_type, *operands, outputs=outputs, domain=domain, **attributes)
+        return values[0] if outputs == 1 else values
+
+    def emit_all(
+        self,
+        op_type: str,
+        *operands: Operand,
+        outputs: int,
+        domain: str = "",
+        **attributes: Any,
+    ) -> list[ir.Value]:
+        """Append one node and return its output values, however many there are."""
         inputs = self._as_values(operands)
         while inputs and inputs[-1] is None:
             inputs.pop()
@@ -201,7 +213,7 @@ class GraphBuilder:
             if dtype is not None:
                 value.type = ir.TensorType(dtype)
         self._place(node)
-        return node.outputs[0] if outputs == 1 else list(node.outputs)
+        return list(node.outputs)
 
     def unique(self, stem: str) -> str:
         """A name not yet used in the graph, `<scope>/<stem>` and a number when that is taken."""

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from igonnx.errors import ModelError, UnsupportedOperatorError
 from igonnx.graph.builder import GraphBuilder, rank
 
-__all__ = ["NodeView", "captures", "captures_of", "operator_name", "subgraphs"]
+__all__ = ["NodeView", "captures", "captures_of", "operator_name", "subgraphs", "take_place"]
 
 
 def operator_name(node: ir.Node) -> str:
@@ -88,6 +88,14 @@ class NodeView:
     def where(self) -> str:
         """Operator and node, for messages."""
         return f"operator {operator_name(self.node)} (node {self.node.name!r})"
+
+
+def take_place(old: ir.Value, new: ir.Value) -> None:
+    """Let `new` stand where `old` stood: for all that read it, among outputs, and by its name, which `old` loses."""
+    name = old.name
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name = None
+    new.name = name
 
 
 def subgraphs(node: ir.Node) -> dict[str, ir.Graph]:

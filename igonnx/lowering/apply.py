@@ -10,7 +10,7 @@ import onnx_ir.passes.common as passes
 
 from igonnx.errors import ModelError
 from igonnx.graph.builder import GraphBuilder
-from igonnx.graph.node_view import NodeView, subgraphs
+from igonnx.graph.node_view import NodeView, subgraphs, take_place
 from igonnx.lowering import function_bodies, registry
 
 __all__ = [
@@ -128,21 +128,14 @@ def _replace(op: GraphBuilder, node: ir.Node, results: Sequence[ir.Value | None]
     for old, new in zip(node.outputs, results, strict=False):
         if new is None or not old.name:
             continue
-        if new in taken or new.producer() is None or new.name in _names_of_inputs(node):
+        if new in taken or new.producer() is None or new in node.inputs:
             with op.before(node):
                 new = op.Identity(new)
         taken.add(new)
-        name, kind, shape = old.name, old.type, old.shape
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name = None
-        new.name = name
-        new.type = kind if kind is not None else new.type
-        new.shape = shape if shape is not None else new.shape
+        take_place(old, new)
+        new.type = old.type if old.type is not None else new.type
+        new.shape = old.shape if old.shape is not None else new.shape
     cast("ir.Graph", node.graph).remove(node, safe=True)
-
-
-def _names_of_inputs(node: ir.Node) -> set[str | None]:
-    return {value.name for value in node.inputs if value is not None}
 
 
 def _join(op: GraphBuilder, node: ir.Node, results: Sequence[ir.Value | None]) -> None:
@@ -191,10 +184,9 @@ def _call_body(op: GraphBuilder, node: ir.Node, opset: int) -> bool:
     graph = cast("ir.Graph", node.graph)
     graph.insert_before(node, call)
     for old, new in zip(node.outputs, call.outputs, strict=False):
-        label, new.type, new.shape = old.name, old.type, old.shape
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name = None
-        new.name = label or op.unique(node.op_type)
+        take_place(old, new)
+        new.name = new.name or op.unique(node.op_type)
+        new.type, new.shape = old.type, old.shape
     graph.remove(node, safe=True)
     return True
 

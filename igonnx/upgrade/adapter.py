@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike
 
 from igonnx.errors import ModelError
+from igonnx.graph.builder import GraphBuilder
 
 __all__ = ["TARGET", "Adaptation", "Scope", "adapter", "changes", "registered"]
 
@@ -56,36 +57,15 @@ class Scope:
     def __init__(self, model: ir.Model, name: str) -> None:
         self.name = name
         self.opset = model.opset_imports.get("", TARGET)
-        self._graph = model.graph
-        self._names = set(model.graph.initializers)
-        for graph in [model.graph, *model.graph.subgraphs()]:
-            values = [*graph.inputs, *graph.initializers.values()]
-            values += [output for node in graph for output in node.outputs]
-            self._names.update(value.name for value in values if value.name)
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._builder = GraphBuilder(model, scope="upgrade")
 
     def unique(self, wish: str) -> str:
         """A name that no value has, in any subgraph."""
-        name, count = wish, 1
-        while name in self._names:
-            name, count = f"{wish}_{count}", count + 1
-        self._names.add(name)
-        return name
+        return self._builder.unique(wish)
 
     def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:
         """An initializer of the outermost graph, which every subgraph sees; the same one for the same array."""
-        key = (str(array.dtype), array.shape, array.tobytes())
-        if key not in self._constants:
-            tensor = ir.tensor(array, name=self.unique("upgrade_constant"))
-            value = ir.Value(
-                name=tensor.name,
-                shape=ir.Shape(array.shape),
-                type=ir.TensorType(tensor.dtype),
-                const_value=tensor,
-            )
-            self._graph.register_initializer(value)
-            self._constants[key] = value
-        return self._constants[key]
+        return self._builder.constant(array)
 
 
 class Adaptation:

@@ -13,21 +13,25 @@ from typing import Any
 
 import onnx_ir as ir
 
+from igonnx.autodiff.gradient_values import (
+    added,
+    gradient_dtype,
+    gradient_type,
+    is_real_tensor,
+    zeros_like,
+)
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.residuals import (
     expose_branch,
     expose_sequences,
     expose_stack,
-    gradient_dtype,
-    gradient_type,
-    is_real_tensor,
     keeps_its_shape,
     placeholder,
     recompute,
     residuals_of,
     substitute,
 )
-from igonnx.autodiff.sequences import add_sequences, is_sequence, zero_sequence
+from igonnx.autodiff.sequences import is_sequence
 from igonnx.graph.builder import GraphBuilder
 from igonnx.graph.node_view import captures_of, subgraphs
 
@@ -53,7 +57,7 @@ def if_(v: Vjp) -> Gradients:
         substitute(graph, expose_branch(v, kept, branches[name], others))
     if not v.captured:
         return [None] * len(v.node.inputs)
-    results = _values(v.op.emit("If", v.input(0), outputs=len(v.captured), **backward))
+    results = v.op.emit_all("If", v.input(0), outputs=len(v.captured), **backward)
     for value, gradient in zip(v.captured, results, strict=True):
         gradient.type = gradient_type(value)
     return [*[None] * len(v.node.inputs), *results]
@@ -88,19 +92,17 @@ def scan(v: Vjp) -> Gradients:
     substitute(graph, dict(zip(kept, stand_ins, strict=True)))
     graph.inputs.extend([*parts.values(), *stand_ins])
     # The last iteration comes first: against the direction of each slice, and of the stacks, which lie in order.
-    results = _values(
-        v.op.emit(
-            "Scan",
-            *back.initial,
-            *(v.gradient(states + k) for k in read),
-            *stacks,
-            outputs=len(back.initial) + len(wanted),
-            body=back.closed(),
-            num_scan_inputs=len(read) + len(kept),
-            scan_input_axes=[*(out_axes[k] for k in read), *[0] * len(kept)],
-            scan_input_directions=[*(1 - out_ways[k] for k in read), *[1] * len(kept)],
-            **_scan_output_attributes([(axes[i], 1 - ways[i]) for i in wanted]),
-        )
+    results = v.op.emit_all(
+        "Scan",
+        *back.initial,
+        *(v.gradient(states + k) for k in read),
+        *stacks,
+        outputs=len(back.initial) + len(wanted),
+        body=back.closed(),
+        num_scan_inputs=len(read) + len(kept),
+        scan_input_axes=[*(out_axes[k] for k in read), *[0] * len(kept)],
+        scan_input_directions=[*(1 - out_ways[k] for k in read), *[1] * len(kept)],
+        **_scan_output_attributes([(axes[i], 1 - ways[i]) for i in wanted]),
     )
     gradients = back.of_inputs(results)
     for i, gradient in zip(wanted, results[len(back.initial) :], strict=True):
@@ -170,8 +172,8 @@ def loop(v: Vjp) -> Gradients:
     going_on = inner.Identity(going)
     graph.outputs.insert(0, going_on)
     trips = v.op.Squeeze(iterations, [0])
-    results = _values(
-        v.op.emit("Loop", trips, None, *back.initial, outputs=len(back.initial), body=graph)
+    results = v.op.emit_all(
+        "Loop", trips, None, *back.initial, outputs=len(back.initial), body=graph
     )
     return [*back.of_inputs(results), *back.of_captured(results)]
 
@@ -210,9 +212,9 @@ class _Iteration:
         self.inner.graph.inputs.extend([*self._carried, *self._sums])
         self._next: list[ir.Value] = []
         self.initial = [
-            gradients[i] if gradients[i] is not None else _zeros_like(v.op, v.node.outputs[i])
+            gradients[i] if gradients[i] is not None else zeros_like(v.op, v.node.outputs[i])
             for i in self._states
-        ] + [_zeros_like(v.op, value) for value in v.captured]
+        ] + [zeros_like(v.op, value) for value in v.captured]
 
     def walk(
         self,
@@ -227,9 +229,9 @@ class _Iteration:
         found = _walk(v, inner, entering, wrt, body)
         states = len(self._entering)
         for value, gradient in zip(self._entering, found[:states], strict=True):
-            self._next.append(_zeros_like(inner, value) if gradient is None else gradient)
+            self._next.append(zeros_like(inner, value) if gradient is None else gradient)
         for total, gradient in zip(self._sums, found[states:], strict=False):
-            self._next.append(total if gradient is None else _added(inner, total, gradient))
+            self._next.append(total if gradient is None else added(inner, [total, gradient]))
         return found[states + len(v.captured) :]
 
     def closed(self) -> ir.Graph:
@@ -271,7 +273,7 @@ def _walk(
     cotangents: dict[ir.Value, ir.Value] = {}
     for value, gradient in arriving:
         known = cotangents.get(value)
-        cotangents[value] = gradient if known is None else _added(inner, known, gradient)
+        cotangents[value] = gradient if known is None else added(inner, [known, gradient])
     if v.walk is None:
         raise v.unsupported("bodies, where there is no walk to go through them")
     return v.walk(inner, cotangents, wrt, list(body))
@@ -279,25 +281,9 @@ def _walk(
 
 def _put_out(inner: GraphBuilder, gradient: ir.Value | None, value: ir.Value) -> None:
     """Append the gradient of `value`, or zeros, to the outputs of a body."""
-    gradient = _zeros_like(inner, value) if gradient is None else gradient
+    gradient = zeros_like(inner, value) if gradient is None else gradient
     inner.put_out(gradient, gradient_type(value))
 
 
 def _gradient_placeholder(op: GraphBuilder, like: ir.Value) -> ir.Value:
     return placeholder(op, like, dtype=gradient_dtype(like))
-
-
-def _added(op: GraphBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
-    return add_sequences(op, a, b) if is_sequence(a) else op.Add(a, b)
-
-
-def _zeros_like(op: GraphBuilder, value: ir.Value) -> ir.Value:
-    if is_sequence(value):
-        return zero_sequence(op, value)
-    zeros = op.zeros(op.shape(value), gradient_dtype(value))
-    zeros.shape = value.shape
-    return zeros
-
-
-def _values(results: ir.Value | list[ir.Value]) -> list[ir.Value]:
-    return results if isinstance(results, list) else [results]

@@ -241,7 +241,7 @@ def qattention(n: NodeView) -> Lowered:
     op = n.op
     x = op.Mul(centred(n, 0, 6), op.cast(n.input(3), ir.DataType.FLOAT))
     weight = real_weight(n, 1, 4, 7, 0)
-    results = op.emit(
+    return op.emit_all(
         "Attention",
         x,
         weight,
@@ -252,7 +252,6 @@ def qattention(n: NodeView) -> Lowered:
         outputs=len(n.node.outputs),
         **_attributes(n),
     )
-    return results if isinstance(results, list) else [results]
 
 
 @lowering("QEmbedLayerNormalization", domain=MICROSOFT, straight_through=True)
@@ -262,7 +261,7 @@ def qembed_layer_normalization(n: NodeView) -> Lowered:
         None if n.optional_input(index) is None else real_weight(n, index, index + 6, index + 11, 0)
         for index in range(2, 7)
     ]
-    results = n.op.emit(
+    return n.op.emit_all(
         "EmbedLayerNormalization",
         n.x,
         n.optional_input(1),
@@ -272,7 +271,6 @@ def qembed_layer_normalization(n: NodeView) -> Lowered:
         outputs=len(n.node.outputs),
         **_attributes(n),
     )
-    return results if isinstance(results, list) else [results]
 
 
 # -- to and from codes -------------------------------------------------------------------------------------
