@@ -40,7 +40,7 @@ enum class AllocatorType : int { device = 0, arena = 1 };
 
 enum class MemoryType : int { standard = 0 };
 
-enum class Characteristic : int { required = 0 };
+enum class Characteristic : int { required = 0, optional = 1, variadic = 2 };
 
 enum class ElementType : int {
   undefined = 0,
@@ -118,6 +118,8 @@ inline constexpr Entry<85, Status*(const KernelInfo*, const char* name, float* o
     KernelInfoGetAttribute_float;
 inline constexpr Entry<86, Status*(const KernelInfo*, const char* name, std::int64_t* out)>
     KernelInfoGetAttribute_int64;
+inline constexpr Entry<88, Status*(const KernelContext*, std::size_t* out)>
+    KernelContext_GetInputCount;
 inline constexpr Entry<90, Status*(const KernelContext*, std::size_t index, const Value** out)>
     KernelContext_GetInput;
 inline constexpr Entry<91, Status*(KernelContext*, std::size_t index, const std::int64_t* shape,
@@ -139,6 +141,9 @@ inline constexpr Entry<134, Status*(Session*, IoBinding** out)> CreateIoBinding;
 inline constexpr Entry<135, void(IoBinding*)> ReleaseIoBinding;
 inline constexpr Entry<136, Status*(IoBinding*, const char* name, const Value*)> BindInput;
 inline constexpr Entry<137, Status*(IoBinding*, const char* name, const Value*)> BindOutput;
+inline constexpr Entry<163, Status*(const KernelInfo*, const char* name, std::int64_t* out,
+                                    std::size_t* size)>
+    KernelInfoGetAttributeArray_int64;  // with `out` null only the size is told
 inline constexpr Entry<202, Status*(IoBinding*)> SynchronizeBoundInputs;
 inline constexpr Entry<203, Status*(IoBinding*)> SynchronizeBoundOutputs;
 inline constexpr Entry<204, Status*(SessionOptions*, const CudaProviderOptions*)>

@@ -1,11 +1,13 @@
 #include "runtime.hpp"
 
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
 #include <vector>
 
 #include "errors.hpp"
+#include "operators/all.hpp"
 
 namespace igonnx {
 
@@ -126,7 +128,7 @@ Runtime::Runtime(const abi::ApiBase& base)
     : base_(&base),
       version_(base.GetVersionString()),
       api_(checked_api(base, version_)),
-      operators_(activation_mask_operators(
+      operators_(plugin::all_operators(
           api_, minor_version(version_) < in_place_version ? table_version : in_place_version)),
       domain_(ort::make<ort::CustomOpDomain>(api_, abi::CreateCustomOpDomain, operator_domain)) {
   for (const CustomOperator& each : operators_) api_(abi::CustomOpDomain_Add, domain_.get(), &each);

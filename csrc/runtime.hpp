@@ -1,12 +1,12 @@
 // The ONNX Runtime of this process: found through RegisterCustomOps, checked, kept.
 #pragma once
 
-#include <array>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
-#include "activation_mask.hpp"
+#include "operators/custom_operator.hpp"
 #include "ort.hpp"
 
 namespace igonnx {
@@ -47,7 +47,7 @@ class Runtime {
   const abi::ApiBase* base_;
   std::string version_;
   ort::Api api_;
-  std::array<CustomOperator, 2> operators_;
+  std::vector<CustomOperator> operators_;
   ort::CustomOpDomain domain_;
   mutable std::once_flag env_once_;
   mutable std::unique_ptr<ort::Env> env_;
