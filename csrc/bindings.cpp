@@ -21,6 +21,7 @@
 
 #include "engine.hpp"
 #include "errors.hpp"
+#include "onednn.hpp"
 
 namespace py = pybind11;
 
@@ -201,6 +202,9 @@ PYBIND11_MODULE(_core, module) {
       "Whether an ONNX Runtime has registered this library.");
   module.def("runtime_version", runtime_version,
              "The version of the attached ONNX Runtime; EngineError if there is none.");
+  module.def("load_onednn", onednn::load, py::arg("path"),
+             "Load oneDNN, for products in bfloat16, and return its version; EngineError if it or "
+             "the processor does not do.");
 
   py::class_<Session>(module, "Session", "An explanation graph, loaded. Safe to share by threads.")
       .def(py::init(&make_session), py::arg("model"), py::arg("external_data_folder"),

@@ -108,6 +108,8 @@ inline constexpr Entry<60, Status*(const TensorInfo*, ElementType* out)> GetTens
 inline constexpr Entry<61, Status*(const TensorInfo*, std::size_t* out)> GetDimensionsCount;
 inline constexpr Entry<62, Status*(const TensorInfo*, std::int64_t* out, std::size_t rank)>
     GetDimensions;
+inline constexpr Entry<63, Status*(const TensorInfo*, const char** out, std::size_t rank)>
+    GetSymbolicDimensions;  // "" for a dimension without a symbol; owned by the TensorInfo
 inline constexpr Entry<65, Status*(const Value*, TensorInfo** out)> GetTensorTypeAndShape;
 inline constexpr Entry<69, Status*(AllocatorType, MemoryType, MemoryInfo** out)>
     CreateCpuMemoryInfo;
@@ -156,6 +158,9 @@ inline constexpr Entry<208, void(CudaProviderOptions*)> ReleaseCUDAProviderOptio
 inline constexpr Entry<216, Status*(SessionOptions*, const char* provider, const char* const* keys,
                                     const char* const* values, std::size_t count)>
     SessionOptionsAppendExecutionProvider;
+inline constexpr Entry<249, Status*(const KernelInfo*, std::size_t index, int* is_constant,
+                                    const Value** out)>
+    KernelInfoGetConstantInput_tensor;  // owned by the session; null if not constant
 inline constexpr Entry<268, Status*(const ShapeInferContext*, std::size_t index, TensorInfo** out)>
     ShapeInferContext_GetInputTypeShape;  // owned by the context
 inline constexpr Entry<270, Status*(const ShapeInferContext*, std::size_t index, const TensorInfo*)>

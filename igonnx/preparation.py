@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.engine.calibration import CalibratedEngine, first_guess, machine
 from igonnx.engine.forward import Forward, axis_of_length
-from igonnx.engine.plan import Engine
+from igonnx.engine.plan import Engine, Requests
+from igonnx.engine.precision import BFLOAT16
 from igonnx.engine.runtime import (
     CPU,
     Providers,
     RuntimeSession,
+    onnxruntime_module,
     requested_providers,
     serialized,
 )
 from igonnx.errors import EngineError, ModelError
 from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
 from igonnx.graph.builder import dims, dtype_of
+from igonnx.graph.native_target import NativeTarget
 from igonnx.inputs import BatchedInputs
 from igonnx.model import Model
+from igonnx.native_lowering import lower
+from igonnx.native_lowering.bfloat16 import multiply_in_bfloat16
 from igonnx.rebatching import (
     fixed_batch,
     places_are_alike,
@@ -34,6 +41,7 @@ from igonnx.rebatching import (
 )
 from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
 from igonnx.simplification import simplified
+from igonnx.working_memory import fingerprint, working_memory
 
 __all__ = ["ENGINES", "Gradients", "Prepared", "Settings", "prepare"]
 
@@ -51,6 +59,9 @@ class Settings:
     providers: Providers
     threads: int | None
     straight_through: bool = True
+    precision: str | None = None  # of matrix products; None: the model's own
+    batch_size: int | None = None  # rows at once; None: measured
+    memory_limit: int | None = None  # bytes that rows run at once may take, where measured
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,12 @@ class Gradients:
     batched: tuple[str, ...]  # [R, ...]
     shared: tuple[str, ...]  # as the model takes them
     dtype: np.dtype[Any]  # of x, baseline and cotangent
+
+    def rows_at_once(self, requests: Requests) -> int:
+        """Rows per chunk that suit requests like these."""
+        if isinstance(self.engine, CalibratedEngine):
+            return self.engine.rows_at_once(requests)
+        return first_guess(requests)
 
 
 @dataclass
@@ -92,13 +109,16 @@ class Prepared:
             apply=settings.apply,
             batch_axis=self.batch_axis,
             fixed_rows=self.fixed_rows,
-            native=settings.engine == "native" and _on_cpu(settings.providers),
+            native=_native_target(settings),
             straight_through=settings.straight_through,
         )
+        # the engine's graph is made from the rows' in place
+        calibrated = _calibration(settings, rows, self.batched)
         if settings.engine == "native":
             engine = _native(self.model, settings, rows, self.batched)
         else:
             engine = _reference(self.model, settings, rows)
+        engine = calibrated(engine)
         return Gradients(
             engine,
             tuple(f"fixed:{name}" for name in rows.fixed if name in self.batched),
@@ -247,6 +267,45 @@ def _batch_axis(
     )
 
 
+def _calibration(
+    settings: Settings, rows: RowGradient, batched: Sequence[str]
+) -> Callable[[Engine], Engine]:
+    """What makes an engine for `rows` choose its chunks itself, unless their size is given or fixed."""
+    if settings.batch_size is not None or rows.fixed_rows is not None:
+        return lambda engine: engine
+    graph = rows.model.graph
+    inputs = {name: f"z:{name}" for name in rows.explained}  # as the graph calls them
+    inputs |= {f"fixed:{name}": f"fixed:{name}" for name in rows.fixed if name in batched}
+    memory = working_memory(graph, [*inputs.values(), "cotangent"])
+    key = {
+        "graph": fingerprint(graph),
+        "igonnx": version("igonnx"),
+        "onnxruntime": onnxruntime_module().__version__,
+        "engine": settings.engine,
+        "providers": repr(requested_providers(settings.providers)),
+        "threads": settings.threads,
+        "precision": settings.precision,
+        "machine": machine(),
+    }
+    return lambda engine: CalibratedEngine(
+        engine,
+        bytes_per_row=lambda shapes: memory.bytes_per_row(
+            {inputs[name]: shape for name, shape in shapes.items()}
+        ),
+        memory_limit=settings.memory_limit,
+        key=key,
+    )
+
+
+def _native_target(settings: Settings) -> NativeTarget | None:
+    """What the engine's runtime offers beyond standard operators; None where only those may be used."""
+    if settings.engine != "native" or not _on_cpu(settings.providers):
+        return None
+    from igonnx.engine.native_target import native_target
+
+    return native_target()
+
+
 def _on_cpu(providers: Providers) -> bool:
     """Whether nothing but the CPU runs the model: the plugin's operators would drag data there from any device."""
     return all(name == CPU for name, _ in requested_providers(providers))
@@ -255,7 +314,14 @@ def _on_cpu(providers: Providers) -> bool:
 def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequence[str]) -> Engine:
     from igonnx.engine.native import NativeEngine
 
+    if settings.precision == BFLOAT16 and not multiply_in_bfloat16(rows.model):
+        raise ModelError(
+            f"{model.name}: precision {BFLOAT16!r} is for matrix products of float32 numbers, and its gradient has none"
+        )
     graph: ExplanationGraph = build_explanation_graph(rows, batched)
+    target = _native_target(settings)
+    if target is not None:
+        lower(graph.model, target)
     return NativeEngine(
         serialized(graph.model, model.name),
         explained=graph.explained,

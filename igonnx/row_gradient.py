@@ -22,6 +22,7 @@ from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
 from igonnx.graph.builder import GraphBuilder, dims, rank
+from igonnx.graph.native_target import NativeTarget
 from igonnx.graph.tensors import own_tensor
 from igonnx.lowering.apply import remove_straight_through
 from igonnx.model import Model, is_floating
@@ -116,7 +117,7 @@ def build_row_gradient(
     apply: Apply = None,
     batch_axis: int | None = 0,
     fixed_rows: int | None = None,
-    native: bool = False,
+    native: NativeTarget | None = None,
     straight_through: bool = True,
 ) -> RowGradient:
     """Build the graph for `output` after `apply`, explained by the tensors `wrt` (names known to the model)."""

@@ -19,8 +19,9 @@ PACKAGE = Path(igonnx.__file__).parent
 # From the ground up. A name stands for the module and everything in it; the files of one floor do
 # not import each other, except within one package.
 FLOORS = [
-    ["errors", "_core", "acceptance", "discovery"],
-    ["graph", "maps"],
+    ["errors", "_core", "acceptance", "discovery", "user_cache"],
+    ["graph", "maps", "native_lowering.filters"],
+    ["working_memory"],
     ["autodiff.sequences", "autodiff.broadcasting", "upgrade"],
     ["autodiff.gradient_values"],
     ["lowering"],
@@ -34,9 +35,10 @@ FLOORS = [
     ["autodiff.operator_table", "autodiff.path_report"],
     ["autodiff.gradient", "autodiff.ort_training", "simplification"],
     ["engine.plan", "engine.runtime", "engine"],
-    ["engine.forward", "engine.reference", "engine.native"],
+    ["engine.forward", "engine.reference", "engine.native", "engine.calibration"],
     ["row_gradient"],
     ["explanation_graph"],
+    ["native_lowering"],
     ["rebatching"],
     ["quadrature", "inputs", "targets", "images", "visual"],
     ["attribution"],

@@ -6,7 +6,16 @@
 
 #include <cstddef>  // for __GLIBC__
 
-#if defined(__has_attribute)
+// The code that picks runs before the thread sanitizer is up, and would crash in it.
+#if defined(__SANITIZE_THREAD__)
+#define IGONNX_MULTIVERSION
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define IGONNX_MULTIVERSION
+#endif
+#endif
+
+#if defined(__has_attribute) && !defined(IGONNX_MULTIVERSION)
 #if __has_attribute(target_clones) && defined(__x86_64__) && defined(__ELF__) && defined(__GLIBC__)
 #define IGONNX_MULTIVERSION __attribute__((target_clones("default", "avx2", "avx512f")))
 #endif

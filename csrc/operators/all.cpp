@@ -1,6 +1,10 @@
 #include "operators/all.hpp"
 
 #include "operators/activation_mask.hpp"
+#include "operators/depthwise_gradient.hpp"
+#include "operators/interleave_phases.hpp"
+#include "operators/matmul_bfloat16.hpp"
+#include "operators/max_pool_gradient.hpp"
 
 namespace igonnx::plugin {
 
@@ -8,6 +12,10 @@ std::vector<CustomOperator> all_operators(const ort::Api& api, std::uint32_t abi
   return {
       make_operator<ActivationMask<float>>(api, abi_version),
       make_operator<ActivationMask<double>>(api, abi_version),
+      make_operator<DepthwiseGradient>(api, abi_version),
+      make_operator<InterleavePhases>(api, abi_version),
+      make_operator<MatMulBFloat16>(api, abi_version),
+      make_operator<MaxPoolGradient>(api, abi_version),
   };
 }
 

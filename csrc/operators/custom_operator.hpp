@@ -14,6 +14,7 @@
 //   void compute(const Call&) const                 may throw; called by several threads at once
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -57,11 +58,11 @@ class Attributes {
   float number(const char* name, float otherwise) const {
     float real = 0;
     if (succeeds(abi::KernelInfoGetAttribute_float, name, &real)) return real;
-    return static_cast<float>(integer(name, otherwise));
+    return whole(name, otherwise);
   }
 
   std::int64_t integer(const char* name, std::int64_t otherwise) const {
-    return integer<std::int64_t>(name, otherwise);
+    return whole(name, otherwise);
   }
 
   std::vector<std::int64_t> integers(const char* name) const {
@@ -72,11 +73,24 @@ class Attributes {
     return values;
   }
 
+  /// Data and shape of input `index` where the graph holds it as a constant, else no data. They
+  /// last as long as the session.
+  template <typename T>
+  std::pair<const T*, std::vector<std::int64_t>> constant(std::size_t index) const {
+    int is_constant = 0;
+    const abi::Value* value = nullptr;
+    api_(abi::KernelInfoGetConstantInput_tensor, info_, index, &is_constant, &value);
+    if (is_constant == 0 || value == nullptr) return {};
+    const auto info = ort::make<ort::TensorInfo>(api_, abi::GetTensorTypeAndShape, value);
+    void* data = ort::get<void*>(api_, abi::GetTensorMutableData, const_cast<abi::Value*>(value));
+    return {static_cast<const T*>(data), ort::shape_of(api_, info.get())};
+  }
+
  private:
   template <typename T>
-  T integer(const char* name, T otherwise) const {
-    std::int64_t whole = 0;
-    return succeeds(abi::KernelInfoGetAttribute_int64, name, &whole) ? static_cast<T>(whole)
+  T whole(const char* name, T otherwise) const {
+    std::int64_t value = 0;
+    return succeeds(abi::KernelInfoGetAttribute_int64, name, &value) ? static_cast<T>(value)
                                                                      : otherwise;
   }
 
@@ -192,15 +206,27 @@ inline const ort::Api& api_of(const abi::CustomOp* self) {
   return static_cast<const CustomOperator*>(self)->api;
 }
 
-// Gives output 0 the shape of an input. The runtime shows an unknown shape as one without
-// dimensions, so nothing is said of a scalar: an unknown shape taken for one would overrule what
-// the graph declares.
+// Whether every dimension is a number or has a symbol. The runtime shows an unknown shape as one
+// without dimensions, so a scalar is not known either: an unknown shape taken for one would
+// overrule what the graph declares. Two dimensions of which nothing is known must not pass for
+// equal.
+inline bool is_known(const ort::Api& api, const abi::TensorInfo* info) {
+  const std::vector<std::int64_t> shape = ort::shape_of(api, info);
+  std::vector<const char*> symbols(shape.size());
+  api(abi::GetSymbolicDimensions, info, symbols.data(), symbols.size());
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 0 && (symbols[i] == nullptr || *symbols[i] == '\0')) return false;
+  }
+  return !shape.empty();
+}
+
+// Gives output 0 the shape of an input, if one is known.
 template <typename Operator>
 void infer_shape(const ort::Api& api, abi::ShapeInferContext* context) {
   for (const std::size_t index : Operator::shaped_like) {
     const auto* info =
         ort::get<abi::TensorInfo*>(api, abi::ShapeInferContext_GetInputTypeShape, context, index);
-    if (ort::get<std::size_t>(api, abi::GetDimensionsCount, info) > 0) {
+    if (is_known(api, info)) {
       api(abi::ShapeInferContext_SetOutputTypeShape, context, std::size_t{0}, info);
       return;
     }

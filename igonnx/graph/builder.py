@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from igonnx.errors import ModelError
+from igonnx.graph.native_target import NativeTarget
 from igonnx.graph.tensors import own_tensor
 
 __all__ = ["Dim", "GraphBuilder", "Operand", "rank", "static_shape"]
@@ -73,10 +74,12 @@ class GraphBuilder:
     """Appends nodes to the main graph of `model`, or to a graph `nested` in it.
 
     Operators are methods: ``op.Add(a, b)``, ``op.Transpose(x, perm=[1, 0])``. One output gives a value,
-    ``outputs=n`` gives a list. Names never collide with the model's, and equal constants are stored once.
+    ``outputs=n`` gives a list. `native` is what may be used beyond standard operators. Names never collide with the model's, and equal constants are stored once.
     """
 
-    def __init__(self, model: ir.Model, *, scope: str = "igonnx", native: bool = False) -> None:
+    def __init__(
+        self, model: ir.Model, *, scope: str = "igonnx", native: NativeTarget | None = None
+    ) -> None:
         self.model = model
         self.graph = model.graph
         self.opset = model.opset_imports.get("", 0)

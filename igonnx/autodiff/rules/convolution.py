@@ -18,6 +18,7 @@ import onnx_ir as ir
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.convolution_weights import weight_gradient
 from igonnx.graph.builder import GraphBuilder, dims, rank
+from igonnx.native_lowering.filters import fits, is_depthwise
 
 _INT64_MIN = -(2**63)
 
@@ -131,6 +132,8 @@ def input_gradient(
 ) -> ir.Value:
     """Gradient of a convolution by its input `v.x` [N, C, ...]; `g` [N, O, ...], `weight` [O, C / group, ...]."""
     op = v.op
+    if _runs_blocked(v, weight, sliding, group):
+        return _left_to_lowering(v, g, weight, sliding, group)
     phases = [_phases(window) for window in sliding]
     kernel = _backward_kernel(op, weight, sliding, phases, group)
     sizes, outputs = dims(v.x)[2:], dims(v.y)[2:]
@@ -154,6 +157,47 @@ def input_gradient(
         _is_exact(*case) for case in zip(sliding, phases, left, right, sizes, outputs, strict=True)
     ]
     return result if all(exact) else _cropped(v, result, sliding, left)
+
+
+def _runs_blocked(v: Vjp, weight: ir.Value, sliding: Sequence[Window], group: int) -> bool:
+    """Whether the runtime's blocked layout has the operators for this gradient (igonnx.native_lowering)."""
+    target = v.op.native
+    if target is None or target.block == 1 or v.x.dtype != ir.DataType.FLOAT or len(sliding) != 2:
+        return False
+    if weight.const_value is None or weight.is_graph_input():
+        return False
+    shape = weight.const_value.shape.numpy()
+    pads = [pad for window in sliding for pad in (window.begin, window.end)]
+    if not fits(shape, group, target.block) or any(pad is None or pad < 0 for pad in pads):
+        return False
+    if is_depthwise(shape, group):
+        return True
+    if all(window.stride == 1 for window in sliding):
+        return all(max(w.begin or 0, w.end or 0) < w.extent for w in sliding)
+    return all(window.dilation == 1 for window in sliding)
+
+
+def _left_to_lowering(
+    v: Vjp, g: ir.Value, weight: ir.Value, sliding: Sequence[Window], group: int
+) -> ir.Value:
+    plain = all(window.stride == 1 for window in sliding) and not is_depthwise(dims(weight), group)  # type: ignore[arg-type]
+    result = v.op.emit(
+        "ConvGradient",
+        g,
+        weight,
+        *([] if plain else [v.x]),  # a use of it would keep its memory
+        domain="ai.igonnx",
+        kernel_shape=[window.kernel for window in sliding],
+        strides=[window.stride for window in sliding],
+        dilations=[window.dilation for window in sliding],
+        begins=[window.begin or 0 for window in sliding],
+        ends=[window.end or 0 for window in sliding],
+        group=group,
+    )
+    result.shape, result.type = v.x.shape, v.x.type
+    if g.shape is None:
+        g.shape = v.y.shape
+    return cast("ir.Value", result)
 
 
 def _trailing_padding(

@@ -25,6 +25,9 @@ from igonnx.graph.builder import dims, dtype_of, rank
 def max_pool(v: Vjp) -> Gradients:
     """MaxPool: the gradient goes to the first maximum of each window, whose position the operator itself reports."""
     op = v.op
+    sliding = windows(v, v.attribute("kernel_shape"))
+    if op.native and v.x.dtype == ir.DataType.FLOAT and _known(sliding) and len(sliding) == 2:
+        return [_max_pool_natively(v, sliding)]
     if len(v.node.outputs) < 2:
         v.node.resize_outputs(2)
     indices = v.node.outputs[1]
@@ -44,6 +47,27 @@ def max_pool(v: Vjp) -> Gradients:
     perm = [0, 1, *axes[:1:-1]]
     shape = op.join(*(op.dim(v.x, axis) for axis in perm))
     return [op.Transpose(op.Reshape(flat, shape, allowzero=1), perm=perm)]
+
+
+def _known(sliding: Sequence[Window]) -> bool:
+    return all(window.begin is not None for window in sliding)
+
+
+def _max_pool_natively(v: Vjp, sliding: Sequence[Window]) -> ir.Value:
+    """One pass by the plugin's operator, which finds the maxima again: the indices would cost a slower pooling."""
+    result = v.op.emit(
+        "MaxPoolGradient",
+        v.g,
+        v.y,
+        v.x,
+        domain="ai.igonnx",
+        kernel_shape=[window.kernel for window in sliding],
+        strides=[window.stride for window in sliding],
+        dilations=[window.dilation for window in sliding],
+        begins=[window.begin or 0 for window in sliding],
+    )
+    result.shape = v.x.shape
+    return cast("ir.Value", result)
 
 
 def _may_miss(v: Vjp) -> bool:

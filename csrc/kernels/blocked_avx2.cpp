@@ -1,0 +1,2 @@
+#define IGONNX_ISA avx2
+#include "kernels/blocked_kernels.hpp"

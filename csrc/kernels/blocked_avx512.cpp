@@ -1,0 +1,2 @@
+#define IGONNX_ISA avx512
+#include "kernels/blocked_kernels.hpp"

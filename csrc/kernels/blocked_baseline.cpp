@@ -1,0 +1,2 @@
+#define IGONNX_ISA baseline
+#include "kernels/blocked_kernels.hpp"
