@@ -34,10 +34,13 @@ __all__ = ["BlockedLayout"]
 PLUGIN = "ai.igonnx"
 # Activations that the runtime's blocked convolution applies itself.
 _FUSED = {"Relu", "Sigmoid", "Tanh"}
-# Elementwise, and finite wherever the padding channels are.
-_UNARY = {"Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "HardSwish", "Elu", "Neg", "Abs"}
-_UNARY |= {"Erf", "Exp", "Softplus", "Gelu", "Clip", "Cast", "Identity", "Mish", "Swish"}
-_BINARY = {"Add", "Mul", "Sub", "Sum"}
+# Element by element, and finite on the padding channels, where those of the operands are.
+_ELEMENTWISE = {"Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "HardSwish", "Elu", "Selu"}
+_ELEMENTWISE |= {"Softplus", "Gelu", "Mish", "Swish", "Erf", "Exp", "Neg", "Abs", "Clip"}
+_ELEMENTWISE |= {"Add", "Sub", "Mul", "Sum", "Max", "Min", "Where"}
+_BOOLEAN = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "And", "Or", "Xor", "Not"}
+# Likewise, but not finite at zero.
+_UNBOUNDED = {"Div", "Reciprocal", "Sqrt", "Log", "Pow"}
 _MASKING = {"DepthwiseGradient": 2, "InterleavePhases": 0, "MaxPoolGradient": 2}
 
 
@@ -85,6 +88,10 @@ class BlockedLayout:
         """Whether `value` comes from a blocked operator."""
         return value in self._twins
 
+    def twin_or_same(self, value: ir.Value) -> ir.Value:
+        """The twin of one number per channel without padding, or `value` itself: the layouts are alike."""
+        return self._twins.get(value, value)
+
     def note(self, value: ir.Value, channels: int, like: ir.Value | None = None) -> None:
         """Remember how many channels `value` has, and that it has the shape of `like`."""
         self._channels[value] = channels
@@ -129,9 +136,7 @@ class BlockedLayout:
                 continue
             node = cast("ir.Node", value.producer())
             with self.op.before(node):
-                back = self.op.emit(
-                    "ReorderOutput", twin, domain=NCHWC, channels=self._channels[value]
-                )
+                back = self._reordered_back(twin, self._channels[value], node)
             back.shape, back.type = value.shape, value.type
             name = value.name
             value.replace_all_uses_with(back, replace_graph_outputs=True)
@@ -139,6 +144,12 @@ class BlockedLayout:
             back.name = name
         self.op.graph.remove(list(self._done), safe=False)
         self.op.graph.sort()
+
+    def _reordered_back(self, twin: ir.Value, channels: int, node: ir.Node) -> ir.Value:
+        boolean = node.op_type in _BOOLEAN
+        number = self.op.cast(twin, ir.DataType.FLOAT) if boolean else twin
+        back = self.op.emit("ReorderOutput", number, domain=NCHWC, channels=channels)
+        return self.op.cast(back, ir.DataType.BOOL) if boolean else cast("ir.Value", back)
 
 
 Handler = Callable[[BlockedLayout, ir.Node], "ir.Value | None"]
@@ -217,23 +228,6 @@ def _conv_gradient(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
     return lower_convolution_gradient(layout, node)
 
 
-def _unary(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
-    x = cast("ir.Value", node.inputs[0])
-    if not layout.has_twin(x) or node.outputs[0].dtype not in (None, ir.DataType.FLOAT):
-        return None
-    if any(_constant(value) is None for value in node.inputs[1:] if value is not None):
-        return None
-    twin = layout.blocked(x)
-    layout.note(node.outputs[0], cast("int", layout.channels(x)), x)
-    if layout.alone(x) and _fuse_activation(twin.producer(), node):
-        return twin
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
-    return cast(
-        "ir.Value",
-        layout.op.emit(node.op_type, twin, *node.inputs[1:], domain=node.domain, **given),
-    )
-
-
 def _fuse_activation(conv: ir.Node | None, node: ir.Node) -> bool:
     """Let the blocked convolution that feeds it apply an activation itself, where it can."""
     if conv is None or (conv.domain, conv.op_type) != (NCHWC, "Conv"):
@@ -257,59 +251,66 @@ def _fuse_activation(conv: ir.Node | None, node: ir.Node) -> bool:
     return True
 
 
-def _binary(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
-    values = [cast("ir.Value", value) for value in node.inputs]
+def _elementwise(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
+    """Images of one shape and scalars; or an image and one number per channel."""
+    values = [value for value in node.inputs if value is not None]
     images = [value for value in values if not _is_scalar(value)]
-    if len(values) != 2 or not any(layout.has_twin(value) for value in images):
-        return None
-    if len(images) == 1:
-        return _with_scalar(layout, node, values, images[0])
-    a, b = images
-    counts = {layout.channels(a), layout.channels(b)}
-    sizes = _spatial(a), _spatial(b)
+    twins = sum(layout.has_twin(value) for value in images)
+    if twins * 2 < len(images) or not twins:
+        return None  # more reordering than it saves
+    counts = {layout.channels(value) for value in images}
+    sizes = {_spatial(value) for value in images}
     if len(counts) != 1 or None in counts or None in sizes:
         return None
     count = cast("int", counts.pop())
-    if sizes[0] != sizes[1]:
-        return _per_channel(layout, node, values, count)
-    if count % 4 and not all(layout.has_twin(value) for value in images):
+    if node.op_type in _UNBOUNDED and count % layout.block:
         return None
-    layout.note(node.outputs[0], count, a)
-    if node.op_type in ("Add", "Sum"):
-        fused = _fuse_sum(layout, node, a, b) or _fuse_sum(layout, node, b, a)
-        if fused is not None:
-            return fused
-    operands = [layout.blocked(value) for value in values]
-    return cast("ir.Value", layout.op.emit(node.op_type, *operands))
+    if len(sizes) > 1:
+        return _per_channel(layout, node, count)
+    strangers = [value for value in images if not layout.has_twin(value)]
+    if any(count % 4 or value.dtype not in (None, ir.DataType.FLOAT) for value in strangers):
+        return None
+    layout.note(node.outputs[0], count, images[0])
+    fused = _fused(layout, node, images)
+    if fused is not None:
+        return fused
+    operands = [
+        layout.blocked(value) if value in images else value  # a scalar, or an absent input
+        for value in node.inputs
+    ]
+    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    return cast("ir.Value", layout.op.emit(node.op_type, *operands, **given))
+
+
+def _fused(layout: BlockedLayout, node: ir.Node, images: list[ir.Value]) -> ir.Value | None:
+    """The result where the blocked convolution that feeds `node` can compute it itself."""
+    if len(images) == 1:
+        twin = layout.blocked(images[0])
+        if layout.alone(images[0]) and _fuse_activation(twin.producer(), node):
+            return twin
+    elif node.op_type in ("Add", "Sum") and len(images) == 2 == len(node.inputs):
+        a, b = images
+        return _fuse_sum(layout, node, a, b) or _fuse_sum(layout, node, b, a)
+    return None
 
 
 def _is_scalar(value: ir.Value) -> bool:
-    array = _constant(value)
-    return array is not None and array.size == 1
+    return (
+        value.const_value is not None and value.const_value.size == 1 and len(value.shape or ()) < 4
+    )
 
 
-def _with_scalar(
-    layout: BlockedLayout, node: ir.Node, values: list[ir.Value], image: ir.Value
-) -> ir.Value | None:
-    if any(value is not image and len(value.shape or ()) > 4 for value in values):
-        return None
-    layout.note(node.outputs[0], cast("int", layout.channels(image)), image)
-    operands = [layout.blocked(value) if value is image else value for value in values]
-    return cast("ir.Value", layout.op.emit(node.op_type, *operands))
-
-
-def _per_channel(
-    layout: BlockedLayout, node: ir.Node, values: list[ir.Value], count: int
-) -> ir.Value | None:
+def _per_channel(layout: BlockedLayout, node: ir.Node, count: int) -> ir.Value | None:
     """An image [N, C, H, W] and one number per channel, [N, C, 1, 1]: the layouts of the latter are the same."""
+    values = [cast("ir.Value", value) for value in node.inputs]
     sizes = [_spatial(value) for value in values]
-    if count % layout.block or (1, 1) not in sizes:
+    if count % layout.block or len(values) != 2 or (1, 1) not in sizes:
         return None
     image = values[1 - sizes.index((1, 1))]
     if not layout.has_twin(image):
         return None
     layout.note(node.outputs[0], count, image)
-    operands = [layout.apart(layout._twins.get(value, value)) for value in values]
+    operands = [layout.apart(layout.twin_or_same(value)) for value in values]
     return layout.together(layout.op.emit(node.op_type, *operands), count)
 
 
@@ -319,7 +320,7 @@ def _fuse_sum(
     """Let the blocked convolution behind `from_conv` add `other` itself, in the memory of `other`."""
     if not (layout.has_twin(from_conv) and layout.has_twin(other) and layout.alone(from_conv)):
         return None
-    conv = layout._twins[from_conv].producer()
+    conv = layout.blocked(from_conv).producer()
     if conv is None or (conv.domain, conv.op_type) != (NCHWC, "Conv"):
         return None
     if "activation" in conv.attributes or len(conv.inputs) > 3:
@@ -327,12 +328,12 @@ def _fuse_sum(
     if from_conv is other or not layout.used_last(other, node):
         return None
     conv.resize_inputs(4)
-    conv.replace_input_with(3, layout._twins[other])
+    conv.replace_input_with(3, layout.blocked(other))
     # What it adds may be computed only behind its old place.
     graph = cast("ir.Graph", conv.graph)
     graph.remove(conv)
     graph.insert_before(node, conv)
-    return layout._twins[from_conv]
+    return layout.blocked(from_conv)
 
 
 def _activation_mask(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
@@ -400,7 +401,7 @@ def _expand(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
         return None
     if layout.channels(x) != count or _spatial(x) != (1, 1):
         return None
-    value = layout.apart(layout._twins.get(x, x))
+    value = layout.apart(layout.twin_or_same(x))
     spread = layout.op.Expand(value, layout.op.ints([1, 1, *sizes, 1]))
     layout.note(node.outputs[0], count, size)
     return layout.together(spread, count)
@@ -452,8 +453,7 @@ _HANDLERS: dict[tuple[str, str], Handler] = {
     (PLUGIN, "ConvGradient"): _conv_gradient,
     (PLUGIN, "ActivationMask"): _activation_mask,
     (PLUGIN, "MaxPoolGradient"): _max_pool_gradient,
-    **{("", name): _unary for name in _UNARY},
-    **{("", name): _binary for name in _BINARY},
+    **{("", name): _elementwise for name in _ELEMENTWISE | _BOOLEAN | _UNBOUNDED},
     **{("", name): _pool for name in ("MaxPool", "AveragePool", "GlobalAveragePool")},
     **{("", name): _reduce for name in ("ReduceSum", "ReduceMean")},
     ("", "Expand"): _expand,
