@@ -40,7 +40,7 @@ from igonnx.rebatching import (
     rows_share_a_branch,
 )
 from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
-from igonnx.simplification import simplified
+from igonnx.simplification import is_light, simplified
 from igonnx.working_memory import fingerprint, working_memory
 
 __all__ = ["ENGINES", "Gradients", "Prepared", "Settings", "prepare"]
@@ -62,6 +62,7 @@ class Settings:
     precision: str | None = None  # of matrix products; None: the model's own
     batch_size: int | None = None  # rows at once; None: measured
     memory_limit: int | None = None  # bytes that rows run at once may take, where measured
+    queue_limit: int | None = None  # calls served at a time; None: any number
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Prepared:
             apply=settings.apply,
             batch_axis=self.batch_axis,
             fixed_rows=self.fixed_rows,
-            native=_native_target(settings),
+            native=_native_target(self.model, settings),
             straight_through=settings.straight_through,
         )
         # the engine's graph is made from the rows' in place
@@ -297,13 +298,14 @@ def _calibration(
     )
 
 
-def _native_target(settings: Settings) -> NativeTarget | None:
+def _native_target(model: Model, settings: Settings) -> NativeTarget | None:
     """What the engine's runtime offers beyond standard operators; None where only those may be used."""
     if settings.engine != "native" or not _on_cpu(settings.providers):
         return None
     from igonnx.engine.native_target import native_target
 
-    return native_target()
+    # The blocked layout stores rearranged weights in the graph.
+    return native_target() if is_light(model) else NativeTarget()
 
 
 def _on_cpu(providers: Providers) -> bool:
@@ -319,7 +321,7 @@ def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequen
             f"{model.name}: precision {BFLOAT16!r} is for matrix products of float32 numbers, and its gradient has none"
         )
     graph: ExplanationGraph = build_explanation_graph(rows, batched)
-    target = _native_target(settings)
+    target = _native_target(model, settings)
     if target is not None:
         lower(graph.model, target)
     return NativeEngine(
@@ -333,6 +335,7 @@ def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequen
         providers=settings.providers,
         threads=settings.threads,
         name=model.name,
+        queue_limit=settings.queue_limit,
     )
 
 

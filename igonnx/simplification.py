@@ -1,5 +1,8 @@
 """Rewrites that leave the function as it is and make its gradient cheaper: the explainer's own copy gets them.
 
+Weights from an external file are read into memory first, unless they are so many that rewritten ones might not fit into
+a protobuf of 2 GB.
+
 BatchNormalization with constant statistics is affine per channel, so behind a convolution of constant weights it melts
 into them. ONNX Runtime does the same in the forward pass, but it cannot on the way back: there the scale would stay one
 more pass over every activation.
@@ -18,12 +21,17 @@ from numpy.typing import NDArray
 from igonnx.graph.builder import GraphBuilder
 from igonnx.model import Model
 
-__all__ = ["simplified"]
+__all__ = ["is_light", "simplified"]
+
+# Twice this, for weights that run forwards and backwards, stays below a protobuf's limit.
+_LIGHT = 700 * 2**20
 
 
 def simplified(model: Model, keep: Collection[str]) -> Model:
     """A copy of `model` with batch normalisations folded; tensors named in `keep` stay as they are."""
     copy = model.with_graph(model.clone())
+    if is_light(copy):
+        _read_weights(copy)
     kept = {*keep, *(info.name for info in model.outputs)}
     op = GraphBuilder(copy.ir, scope="folded")
     for node in list(copy.ir.graph):
@@ -31,6 +39,18 @@ def simplified(model: Model, keep: Collection[str]) -> Model:
             _fold(op, node, kept)
     passes.RemoveUnusedNodesPass()(copy.ir)
     return copy
+
+
+def is_light(model: Model) -> bool:
+    """Whether the weights of `model` may be rewritten and stored in the graph itself, twice over."""
+    weights = model.ir.graph.initializers.values()
+    return sum(w.const_value.nbytes for w in weights if w.const_value is not None) <= _LIGHT
+
+
+def _read_weights(model: Model) -> None:
+    for value in model.ir.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
 
 
 def _fold(op: GraphBuilder, node: ir.Node, kept: Collection[str]) -> None:
@@ -71,7 +91,7 @@ def _constants(values: Sequence[ir.Value | None]) -> list[NDArray[np.floating]] 
     for value in values:
         if value is None or value.const_value is None or value.is_graph_input():
             return None
-        # Weights in an external file stay there: folded ones would have to fit into the protobuf.
+        # Weights still in a file stay there: folded ones would have to fit into the protobuf.
         if isinstance(value.const_value, ir.ExternalTensor):
             return None
         arrays.append(cast("NDArray[np.floating]", value.const_value.numpy()))
