@@ -1,6 +1,11 @@
 # make demo    explain four photos on EfficientNet-Lite0; pictures and a page go to demo/
 # make test    run the tests
 # make parity  compare with PyTorch and Captum (installs PyTorch's CPU build), and with onnxruntime-training
+# make bench   measure speed and memory beside Captum and others, and write that to docs/performance.md (an hour or two
+#              on an idle machine; BENCH_OPTIONS=--quick tries it out, and writes nothing there)
+# make sanitize    C++ unit tests, and a smoke test of the extension, with address, undefined-behaviour and thread
+#                  sanitizers (GCC on Linux)
+# make ort-matrix  the wheel on each supported minor version of onnxruntime, and on one that is too old
 # make lint    formatting, style and types
 # make docs    write docs/operators.md anew, which lists how each operator is differentiated
 # Each creates the virtual environment it needs; PYTHON chooses the interpreter (3.11 or later; onnxruntime-training
@@ -13,12 +18,15 @@ PARITY_VENV ?= .venv-parity
 PARITY_BIN := $(PARITY_VENV)/bin
 TRAINING_VENV ?= .venv-training
 TRAINING_BIN := $(TRAINING_VENV)/bin
+OPENVINO_VENV ?= .venv-openvino
+OPENVINO_BIN := $(OPENVINO_VENV)/bin
+BENCH_OPTIONS ?= --publish
 JOBS ?= 2
 
 # What the compiled extension is made from: a change there reinstalls the package.
-SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f -not -path "csrc/tests/*")
 
-.PHONY: demo test parity lint format docs wheel clean
+.PHONY: demo test parity bench sanitize ort-matrix lint format docs wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/igonnx demo -o demo
@@ -29,6 +37,16 @@ test: $(VENV)/installed
 parity: $(PARITY_VENV)/installed $(TRAINING_VENV)/installed
 	$(PARITY_BIN)/pytest tests/parity
 	$(TRAINING_BIN)/pytest tests/training
+
+bench: $(PARITY_VENV)/bench-installed $(TRAINING_VENV)/installed $(OPENVINO_VENV)/installed
+	$(PARITY_BIN)/python -m benchmarks --training-python $(TRAINING_BIN)/python \
+		--openvino-python $(OPENVINO_BIN)/python $(BENCH_OPTIONS)
+
+sanitize: $(VENV)/installed
+	.ci/sanitize/run $(BIN)/python
+
+ort-matrix:
+	$(PYTHON) .ci/ort_matrix.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
@@ -48,12 +66,13 @@ wheel: $(VENV)/installed
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist demo $(VENV) $(PARITY_VENV) $(TRAINING_VENV)
+	rm -rf build dist demo $(VENV) $(PARITY_VENV) $(TRAINING_VENV) $(OPENVINO_VENV)
 
 $(VENV)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' \
+		--config-settings=cmake.define.IGONNX_WARNINGS_AS_ERRORS=ON
 	touch $@
 
 $(PARITY_VENV)/installed: $(SOURCES)
@@ -68,4 +87,18 @@ $(TRAINING_VENV)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(TRAINING_VENV)
 	$(TRAINING_BIN)/python -m pip install --quiet --upgrade pip
 	$(TRAINING_BIN)/python -m pip install --quiet --editable '.[training]' 'pytest>=8.2'
+	touch $@
+
+$(PARITY_VENV)/bench-installed: $(PARITY_VENV)/installed
+	$(PARITY_BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+# onnxruntime-openvino takes the place of onnxruntime too. OpenVINO itself, which runs files without it, may be newer.
+# A benchmark does without either where there is no wheel for the machine, and says so.
+$(OPENVINO_VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(OPENVINO_VENV)
+	$(OPENVINO_BIN)/python -m pip install --quiet --upgrade pip
+	$(OPENVINO_BIN)/python -m pip install --quiet --editable .
+	-$(OPENVINO_BIN)/python -m pip install --quiet onnxruntime-openvino
+	-$(OPENVINO_BIN)/python -m pip install --quiet openvino
 	touch $@

@@ -101,12 +101,17 @@ Doubles zeros(const std::vector<std::int64_t>& shape) {
 
 std::unique_ptr<Session> make_session(const py::bytes& model,
                                       std::optional<std::string> external_data_folder, int threads,
-                                      const ProviderList& providers, std::string log_name) {
+                                      const ProviderList& providers, std::string log_name,
+                                      std::size_t queue_limit, std::size_t runs_at_once,
+                                      std::size_t lanes) {
   SessionConfig config;
   config.model = std::string_view(model);
   config.external_data_folder = std::move(external_data_folder);
   config.threads = threads;
   config.log_name = std::move(log_name);
+  config.queue_limit = queue_limit;
+  config.runs_at_once = std::max<std::size_t>(runs_at_once, 1);
+  config.lanes = std::max<std::size_t>(lanes, 1);
   for (const auto& [name, options] : providers) {
     config.providers.push_back({name, {options.begin(), options.end()}});
   }
@@ -117,27 +122,74 @@ std::unique_ptr<Session> make_session(const py::bytes& model,
 using PlanResults = std::tuple<std::vector<Doubles>, Doubles, Doubles>;
 using PythonProgress = std::optional<std::function<void(std::int64_t, std::int64_t)>>;
 
-// Called without the GIL, between chunks.
-void report_progress(const PythonProgress& progress, std::int64_t done, std::int64_t total) {
+// While the interpreter ends, a daemon thread that asks for the GIL is unwound. Destructors further
+// up would ask again, and the process abort; so the thread waits here for the process to end.
+[[noreturn]] void wait_for_the_end() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+// Without the GIL from here to the end of the scope.
+class GilReleased {
+ public:
+  GilReleased() : state_(PyEval_SaveThread()) {}
+  ~GilReleased() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      wait_for_the_end();
+    }
+  }
+  GilReleased(const GilReleased&) = delete;
+  GilReleased& operator=(const GilReleased&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+// Runs `function` with the GIL, and hands on the exceptions of Python handlers of signals (Ctrl-C).
+template <typename Function>
+void with_gil(Function function) {
   std::optional<py::gil_scoped_acquire> acquired;
   try {
     acquired.emplace();
   } catch (...) {
-    // The interpreter is ending and unwinds a daemon thread that asks for the GIL. Destructors
-    // further up would ask again, and the process abort; so the thread waits here for the process
-    // to end.
-    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    wait_for_the_end();
   }
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // Ctrl-C
-  if (progress) (*progress)(done, total);
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  function();
 }
 
-PlanResults run_plan(const Session& session, const std::vector<std::string>& explained,
-                     const Arrays& x, const Arrays& baseline,
-                     const std::vector<std::string>& fixed_names, const Arrays& fixed,
-                     const std::vector<bool>& batched, const py::array& cotangent,
-                     const py::array& row, const py::array& alpha, const py::array& weight,
-                     std::int64_t batch_size, bool pad, const PythonProgress& progress) {
+// Python runs handlers of signals on its main thread only.
+bool on_main_thread() {
+  const py::module_ threading = py::module_::import("threading");
+  return threading.attr("get_ident")().equal(threading.attr("main_thread")().attr("ident"));
+}
+
+CallControl call_control(std::optional<double> timeout, std::shared_ptr<CancelToken> cancel,
+                         const PythonProgress& progress) {
+  CallControl control;
+  control.cancel = std::move(cancel);
+  if (timeout) {
+    // A year is as good as any longer time, and does not overflow.
+    const std::chrono::duration<double> seconds(std::clamp(*timeout, 0.0, 3.2e7));
+    control.deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(seconds);
+  }
+  if (progress) {
+    control.progress = [&progress](std::int64_t done, std::int64_t total) {
+      with_gil([&] { (*progress)(done, total); });
+    };
+  }
+  if (on_main_thread()) control.poll = [] { with_gil([] {}); };
+  return control;
+}
+
+PlanResults run_plan(Session& session, const std::vector<std::string>& explained, const Arrays& x,
+                     const Arrays& baseline, const std::vector<std::string>& fixed_names,
+                     const Arrays& fixed, const std::vector<bool>& batched,
+                     const py::array& cotangent, const py::array& row, const py::array& alpha,
+                     const py::array& weight, std::int64_t batch_size, bool pad,
+                     const PythonProgress& progress, std::optional<double> timeout,
+                     const std::optional<std::shared_ptr<CancelToken>>& cancel) {
   Plan plan = make_plan(explained, x, baseline, fixed_names, fixed, batched);
   plan.cotangent = view(cotangent, "cotangent");
   plan.row = view(row, "row");
@@ -155,12 +207,10 @@ PlanResults run_plan(const Session& session, const std::vector<std::string>& exp
     gradients.push_back(zeros(input.x.shape));
     results.weighted_gradient.push_back(gradients.back().mutable_data());
   }
-  const auto between_chunks = [&progress](std::int64_t done, std::int64_t total) {
-    report_progress(progress, done, total);
-  };
+  const CallControl control = call_control(timeout, cancel.value_or(nullptr), progress);
   {
-    const py::gil_scoped_release released;
-    session.run_plan(plan, results, between_chunks);
+    const GilReleased released;
+    session.run(plan, results, control);
   }
   return {std::move(gradients), std::move(score), std::move(slope)};
 }
@@ -184,6 +234,10 @@ void translate(std::exception_ptr thrown) {
     if (thrown) std::rethrow_exception(thrown);
   } catch (const InputError& error) {
     raise("InputError", error.what());
+  } catch (const DeadlineError& error) {
+    raise("DeadlineError", error.what());
+  } catch (const CancelledError& error) {
+    raise("CancelledError", error.what());
   } catch (const EngineError& error) {
     raise("EngineError", error.what());
   } catch (const ort::StatusError& error) {
@@ -206,16 +260,45 @@ PYBIND11_MODULE(_core, module) {
              "Load oneDNN, for products in bfloat16, and return its version; EngineError if it or "
              "the processor does not do.");
 
+  py::class_<CancelToken, std::shared_ptr<CancelToken>>(
+      module, "CancelToken",
+      "Stops the calls that it was handed to, from any thread. Once cancelled it stays so.")
+      .def(py::init<>())
+      .def(
+          "cancel",
+          [](CancelToken& token) {
+            const GilReleased released;
+            token.cancel();
+          },
+          "Stop every call that has this token, now and later; returns at once.")
+      .def_property_readonly("cancelled", &CancelToken::cancelled, "Whether cancel() was called.");
+
   py::class_<Session>(module, "Session", "An explanation graph, loaded. Safe to share by threads.")
       .def(py::init(&make_session), py::arg("model"), py::arg("external_data_folder"),
            py::arg("threads"), py::arg("providers"), py::arg("log_name"),
-           "Load a serialised graph; `threads` 0 leaves their number to the runtime.")
+           py::arg("queue_limit") = 0, py::arg("runs_at_once") = 1, py::arg("lanes") = 1,
+           "Load a serialised graph; `threads` 0 leaves their number to the runtime. At most "
+           "`queue_limit` calls are served at a time (0: any number), by `runs_at_once` runs, of "
+           "which `lanes` for one call.")
       .def_property_readonly("input_names", &Session::input_names)
       .def_property_readonly("output_names", &Session::output_names)
+      .def_property_readonly(
+          "calls", [](Session& session) { return session.scheduler().counts().calls; },
+          "Calls that have begun and not ended.")
+      .def_property_readonly(
+          "runs", [](Session& session) { return session.scheduler().counts().runs; },
+          "Runs of the runtime that have ended.")
+      .def_property_readonly(
+          "shared_runs", [](Session& session) { return session.scheduler().counts().shared_runs; },
+          "Those of them that had rows of several calls.")
+      .def_property_readonly(
+          "row_limit", [](Session& session) { return session.scheduler().counts().row_limit; },
+          "Rows that a run may have since memory ran out with twice as many; 0: any number.")
       .def("run_plan", run_plan, py::arg("explained"), py::arg("x"), py::arg("baseline"),
            py::arg("fixed_names"), py::arg("fixed"), py::arg("batched"), py::arg("cotangent"),
            py::arg("row"), py::arg("alpha"), py::arg("weight"), py::arg("batch_size"),
-           py::arg("pad"), py::arg("progress"),
+           py::arg("pad"), py::arg("progress"), py::arg("timeout") = py::none(),
+           py::arg("cancel") = py::none(),
            "Return the weighted gradient per explained tensor [R, ...], the scores [B] and the "
            "slopes [B].");
 }

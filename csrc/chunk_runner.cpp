@@ -37,11 +37,11 @@ class TypedChunkRunner final : public ChunkRunner {
     }
   }
 
-  void run(std::int64_t first, std::int64_t end) override {
+  void run(std::int64_t first, std::int64_t end, const abi::RunOptions* options) override {
     bind_requests(plan_.row_data()[first], plan_.row_data()[end - 1] + 1);
     bind_rows(first, end);
     api_(abi::SynchronizeBoundInputs, binding_.get());
-    api_(abi::RunWithBinding, session_, nullptr, binding_.get());
+    api_(abi::RunWithBinding, session_, options, binding_.get());
     api_(abi::SynchronizeBoundOutputs, binding_.get());
     collect(first, end);
   }

@@ -9,14 +9,15 @@
 
 namespace igonnx {
 
-/// The state of one run of a plan. Not to be shared between threads.
+/// The state of one run of a plan. Threads may take turns, but not use it at once.
 class ChunkRunner {
  public:
   virtual ~ChunkRunner() = default;
 
   /// Runs rows first..end - 1, stores their scores and slopes and adds their gradients to the
-  /// results. Throws ort::StatusError.
-  virtual void run(std::int64_t first, std::int64_t end) = 0;
+  /// results. Whoever has `options` may end the run early. Throws ort::StatusError; the results
+  /// are then as they were.
+  virtual void run(std::int64_t first, std::int64_t end, const abi::RunOptions* options) = 0;
 };
 
 /// A runner for the dtype of the plan. `session`, `plan` and `results` must outlive it.

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <map>
-#include <memory>
 
-#include "chunk_runner.hpp"
 #include "errors.hpp"
 
 namespace igonnx {
@@ -55,7 +53,12 @@ std::map<std::string, const ArrayView*> arrays_by_input(const Plan& plan) {
 }  // namespace
 
 Session::Session(const SessionConfig& config) try
-    : runtime_(Runtime::for_engine()), log_name_(config.log_name), session_(create(config)) {
+    : runtime_(Runtime::for_engine()),
+      log_name_(config.log_name),
+      session_(create(config)),
+      scheduler_(runtime_.api(), session_.get(),
+                 {config.log_name, config.queue_limit, config.runs_at_once}),
+      lanes_(config.lanes) {
   const ort::Api& api = runtime_.api();
   const auto count_inputs = ort::get<std::size_t>(api, abi::SessionGetInputCount, session_.get());
   const auto count_outputs = ort::get<std::size_t>(api, abi::SessionGetOutputCount, session_.get());
@@ -146,21 +149,6 @@ void Session::check(const Plan& plan) const {
                        name_of(type_of_output(name)) + "; expected " + name_of(plan.type()) +
                        ", that of x");
     }
-  }
-}
-
-void Session::run_plan(const Plan& plan, const Results& results, const Progress& progress) const {
-  std::string where = log_name_;
-  try {
-    const auto runner = make_chunk_runner(runtime_.api(), session_.get(), plan, results);
-    for (std::int64_t first = 0; first < plan.rows(); first += plan.batch_size) {
-      const std::int64_t end = std::min(first + plan.batch_size, plan.rows());
-      where = log_name_ + ": rows " + std::to_string(first) + ".." + std::to_string(end - 1);
-      runner->run(first, end);
-      progress(end, plan.rows());
-    }
-  } catch (const ort::StatusError& error) {
-    throw EngineError(where + ": " + error.what());
   }
 }
 

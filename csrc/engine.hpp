@@ -2,15 +2,16 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "lanes.hpp"
 #include "plan.hpp"
 #include "runtime.hpp"
+#include "scheduler.hpp"
 
 namespace igonnx {
 
@@ -26,10 +27,10 @@ struct SessionConfig {
   int threads = 0;                                  // per operator; 0: the runtime's choice
   std::vector<Provider> providers;  // in order of preference; the CPU comes last anyhow
   std::string log_name;             // the model, in error messages
+  std::size_t queue_limit = 0;      // calls served at a time, others wait in line; 0: no limit
+  std::size_t runs_at_once = 1;     // runs of the runtime at the same time
+  std::size_t lanes = 1;            // of these, for one call
 };
-
-/// Called after each chunk with the rows done and all rows; may throw to stop the run.
-using Progress = std::function<void(std::int64_t done, std::int64_t total)>;
 
 /// An explanation graph loaded in the attached runtime. Its graph inputs are `x:<name>` and
 /// `baseline:<name>` per explained tensor, the fixed inputs, `row`, `alpha`, `weight` and
@@ -46,11 +47,12 @@ class Session {
   /// Throws InputError unless the plan is sound and its arrays are what the graph takes and gives.
   void check(const Plan& plan) const;
 
-  /// Runs a plan that check() has accepted. Rows are taken batch_size at a time, in order. A chunk
-  /// gets the slices of the requests its rows touch, and its gradients are added in double
-  /// precision, so the result depends on batch_size only by rounding. Throws EngineError if the
-  /// runtime fails.
-  void run_plan(const Plan& plan, const Results& results, const Progress& progress) const;
+  /// Runs a plan that check() has accepted, for any number of threads; see run_in_lanes().
+  void run(const Plan& plan, const Results& results, const CallControl& control) {
+    run_in_lanes(scheduler_, plan, results, control, lanes_);
+  }
+
+  Scheduler& scheduler() { return scheduler_; }
 
  private:
   struct Port {
@@ -68,6 +70,8 @@ class Session {
   ort::Session session_;
   std::vector<Port> inputs_;
   std::vector<Port> outputs_;
+  Scheduler scheduler_;
+  std::size_t lanes_;
 };
 
 }  // namespace igonnx

@@ -10,6 +10,16 @@ class EngineError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A call did not end before its deadline. The message says how far it came.
+class DeadlineError : public EngineError {
+  using EngineError::EngineError;
+};
+
+/// A call was cancelled. The message says how far it came.
+class CancelledError : public EngineError {
+  using EngineError::EngineError;
+};
+
 /// An argument has the wrong dtype, shape or value. One line: what was given and what was expected.
 class InputError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;

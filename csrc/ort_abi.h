@@ -97,6 +97,9 @@ inline constexpr Entry<36, Status*(const Session*, std::size_t index, Allocator*
     SessionGetInputName;
 inline constexpr Entry<37, Status*(const Session*, std::size_t index, Allocator*, char** out)>
     SessionGetOutputName;
+inline constexpr Entry<39, Status*(RunOptions** out)> CreateRunOptions;
+inline constexpr Entry<46, Status*(RunOptions*)> RunOptionsSetTerminate;
+inline constexpr Entry<47, Status*(RunOptions*)> RunOptionsUnsetTerminate;
 inline constexpr Entry<49, Status*(const MemoryInfo*, void* data, std::size_t bytes,
                                    const std::int64_t* shape, std::size_t rank, ElementType,
                                    Value** out)>
@@ -132,6 +135,7 @@ inline constexpr Entry<93, void(Status*)> ReleaseStatus;
 inline constexpr Entry<94, void(MemoryInfo*)> ReleaseMemoryInfo;
 inline constexpr Entry<95, void(Session*)> ReleaseSession;
 inline constexpr Entry<96, void(Value*)> ReleaseValue;
+inline constexpr Entry<97, void(RunOptions*)> ReleaseRunOptions;
 inline constexpr Entry<98, void(TypeInfo*)> ReleaseTypeInfo;
 inline constexpr Entry<99, void(TensorInfo*)> ReleaseTensorTypeAndShapeInfo;
 inline constexpr Entry<100, void(SessionOptions*)> ReleaseSessionOptions;

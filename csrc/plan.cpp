@@ -1,6 +1,8 @@
 #include "plan.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <functional>
 #include <numeric>
 
@@ -110,6 +112,17 @@ void check_rows(const Plan& plan) {
   }
 }
 
+bool same_slices(const ArrayView& a, const ArrayView& b) {
+  return a.type == b.type && a.shape.size() == b.shape.size() &&
+         std::equal(a.shape.begin() + 1, a.shape.end(), b.shape.begin() + 1);
+}
+
+bool same_contents(const ArrayView& a, const ArrayView& b) {
+  return a.type == b.type && a.shape == b.shape &&
+         (a.data == b.data || a.bytes() == 0 ||
+          std::memcmp(a.data, b.data, static_cast<std::size_t>(a.bytes())) == 0);
+}
+
 const TypeFacts* facts_of(ElementType type) {
   for (const TypeFacts& facts : types) {
     if (facts.type == type) return &facts;
@@ -141,6 +154,21 @@ void check(const Plan& plan) {
   if (plan.batch_size < 1) {
     throw InputError("batch_size is " + std::to_string(plan.batch_size) + "; expected at least 1");
   }
+}
+
+bool can_share_chunk(const Plan& a, const Plan& b) {
+  const auto alike_explained = [](const ExplainedInput& left, const ExplainedInput& right) {
+    return left.name == right.name && same_slices(left.x, right.x);
+  };
+  const auto alike_fixed = [](const FixedInput& left, const FixedInput& right) {
+    return left.name == right.name && left.batched == right.batched &&
+           (left.batched ? same_slices(left.array, right.array)
+                         : same_contents(left.array, right.array));
+  };
+  return a.pad == b.pad && same_slices(a.cotangent, b.cotangent) &&
+         std::equal(a.explained.begin(), a.explained.end(), b.explained.begin(), b.explained.end(),
+                    alike_explained) &&
+         std::equal(a.fixed.begin(), a.fixed.end(), b.fixed.begin(), b.fixed.end(), alike_fixed);
 }
 
 std::string name_of(ElementType type) {

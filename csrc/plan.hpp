@@ -46,6 +46,7 @@ struct Plan {
   ArrayView weight;             // [B]
   std::int64_t batch_size = 1;  // rows per chunk
   bool pad = false;             // every chunk must have exactly batch_size rows
+  std::int64_t first_row = 0;   // of the call that this is a part of, for messages
 
   std::int64_t requests() const { return explained.front().x.shape.front(); }
   std::int64_t rows() const { return row.shape.front(); }
@@ -63,6 +64,10 @@ struct Results {
 /// Throws InputError unless the parts of the plan fit together; until it has returned, the
 /// accessors of Plan must not be used.
 void check(const Plan& plan);
+
+/// Whether rows of both plans may run in one chunk: the same inputs, alike but for the number of
+/// requests, and the same contents in those that belong to no request. Both have passed check().
+bool can_share_chunk(const Plan& a, const Plan& b);
 
 /// "float32"; "dtype 8" for one that igonnx has no use for.
 std::string name_of(abi::ElementType type);

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from igonnx.errors import (
     NO_RUNTIME,
+    CancelledError,
+    DeadlineError,
     EngineError,
     Error,
     InputError,
@@ -24,12 +26,16 @@ from igonnx.errors import (
 if TYPE_CHECKING:
     from igonnx.attribution import Attribution
     from igonnx.autodiff.gradient import gradient
+    from igonnx.engine.control import CancelToken
     from igonnx.explainer import Explainer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Attribution",
+    "CancelToken",
+    "CancelledError",
+    "DeadlineError",
     "EngineError",
     "Error",
     "Explainer",
@@ -43,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "Attribution": "igonnx.attribution",
+    "CancelToken": "igonnx.engine.control",
     "Explainer": "igonnx.explainer",
     "gradient": "igonnx.autodiff.gradient",
 }

@@ -17,7 +17,7 @@ from igonnx.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Attribution", "Path", "relative_error"]
+__all__ = ["Attribution", "Path", "relative_distance", "relative_error"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,12 @@ class Attribution:
     target: per example the index explained (a tuple, without the batch axis), or None for a mask.
     path: per example the points at which the gradient was evaluated.
     steps_used: int64 [N], gradient evaluations that count in the sum (Gauss-Legendre and middle evaluate two more,
-        without weight, for the scores at the ends).
+        without weight, for the scores at the ends; a tolerance counts those that a memory limit made it repeat).
     error_estimate: float64 [N], estimated relative L2 error of the values, where the method estimates it; else None.
     method: the method's name and settings, for the record.
+    correction: float64 [N], what `exact_sum` added to the values to make them add up, as a share of each one's size
+        (so a value v was v / (1 + share) if positive, v / (1 - share) if negative) and, the same number, as a share of
+        all of them (relative L2); None where it was not asked for.
     """
 
     values: NDArray[Any] | dict[str, NDArray[Any]]
@@ -59,6 +62,7 @@ class Attribution:
     steps_used: NDArray[np.int64]
     error_estimate: NDArray[np.float64] | None = None
     method: str = "integrated_gradients"
+    correction: NDArray[np.float64] | None = None
 
     @property
     def relative_delta(self) -> NDArray[np.float64]:
@@ -73,8 +77,9 @@ class Attribution:
         """Write everything to a NumPy .npz archive; the file appears complete or not at all.
 
         Arrays: `values` (or `values:<name>` per tensor), `delta`, `scores`, `baseline_scores`, `steps_used`, `method`,
-        `target` (int64 [N, axes], absent for masks), `error_estimate` where there is one, and per example i
-        `path_<i>` float64 [4, points]: alpha, weight, score, slope. Raises `InputError` if it cannot be written.
+        `target` (int64 [N, axes], absent for masks), `error_estimate` and `correction` where there are any, and per
+        example i `path_<i>` float64 [4, points]: alpha, weight, score, slope. Raises `InputError` if it cannot be
+        written.
         """
         arrays: dict[str, Any] = {
             "delta": self.delta,
@@ -91,6 +96,8 @@ class Attribution:
             arrays["target"] = np.array(self.target, dtype=np.int64)
         if self.error_estimate is not None:
             arrays["error_estimate"] = self.error_estimate
+        if self.correction is not None:
+            arrays["correction"] = self.correction
         for i, points in enumerate(self.path):
             arrays[f"path_{i}"] = np.stack(
                 [points.alpha, points.weight, points.score, points.slope]
@@ -140,6 +147,25 @@ def relative_error(
     """
     error, measure = np.abs(delta), np.maximum(np.abs(change), 1e-4 * total)
     return np.divide(error, measure, out=np.where(error > 0, np.inf, 0.0), where=measure > 0)
+
+
+def relative_distance(a: Attribution, b: Attribution) -> NDArray[np.float64]:
+    """L2 distance of the values of `a` and `b` per example, over all explained tensors, as a share of the size of `b`.
+
+    Float64 [N]; zero where both are zero, infinite where only `b` is.
+    """
+    difference, size = np.zeros((2, len(b.scores)))
+    for ours, theirs in zip(_tensors(a), _tensors(b), strict=True):
+        rows = theirs.reshape(len(theirs), -1).astype(np.float64)
+        size += np.square(rows).sum(axis=1)
+        difference += np.square(ours.reshape(rows.shape) - rows).sum(axis=1)
+    ratio = np.divide(difference, size, out=np.where(difference > 0, np.inf, 0.0), where=size > 0)
+    return np.asarray(np.sqrt(ratio))
+
+
+def _tensors(attribution: Attribution) -> list[NDArray[Any]]:
+    values = attribution.values
+    return list(values.values()) if isinstance(values, Mapping) else [values]
 
 
 def _write_archive(path: FilePath, arrays: Mapping[str, Any]) -> None:

@@ -7,6 +7,8 @@ was given and what was expected. The command line prints that line and exits wit
 from __future__ import annotations
 
 __all__ = [
+    "CancelledError",
+    "DeadlineError",
     "EngineError",
     "Error",
     "InputError",
@@ -37,6 +39,14 @@ class InputError(Error, ValueError):
 
 class EngineError(Error, RuntimeError):
     """The runtime failed, or a gradient it computed is not finite."""
+
+
+class DeadlineError(EngineError, TimeoutError):
+    """A call did not end within its `timeout`; the message says how far it came."""
+
+
+class CancelledError(EngineError):
+    """A call was stopped through its `cancel`; the message says how far it came."""
 
 
 class ToleranceWarning(UserWarning):

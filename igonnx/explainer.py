@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.attribution import Attribution
+from igonnx.attribution import Attribution, relative_distance
 from igonnx.autodiff.selection import tensors_per_example, tensors_to_explain
+from igonnx.engine.control import Cancel, ControlledEngine, call_control
 from igonnx.engine.plan import Requests
+from igonnx.engine.precision import require_precision
 from igonnx.engine.runtime import Providers
 from igonnx.errors import InputError, ModelError
 from igonnx.graph.builder import rank
@@ -24,6 +29,7 @@ from igonnx.inputs import (
     checked_inputs,
 )
 from igonnx.methods.adaptive import adaptive_mesh
+from igonnx.methods.exact_sum import made_exact
 from igonnx.methods.path_integral import Integral, Progress, fixed_rule
 from igonnx.model import Model, ModelSource
 from igonnx.preparation import ENGINES, Gradients, Prepared, Settings, prepare
@@ -45,15 +51,25 @@ class Explainer:
             runs over axis 1 of outputs with four or more axes, else over the last; ("softmax", axis) says otherwise.
         providers: ONNX Runtime execution providers, as onnxruntime takes them; default: the CPU.
         engine: "native" (C++) or "reference" (NumPy around one session; slower, for checking).
-        batch_size: rows (gradients) computed at once; default: chosen from the size of the input.
+        batch_size: rows (gradients) computed at once; default: tried out in the first long call, whose own rows are the
+            measurement, and remembered in the user's cache (IGONNX_CACHE_DIR; "off": not). Results depend on it by
+            rounding only; give a number where even that must not change from call to call.
+        memory_limit: bytes of working memory that rows computed at once may take, estimated from the graph, where
+            `batch_size` is not given; default: a quarter of the machine's memory. One row is run in any case.
         threads: threads per operator; default: ONNX Runtime's choice, one per physical core.
         straight_through: gradients go straight through the rounding of quantised operators, with slope one inside the
             range of the codes and zero outside, as through torch.fake_quantize; False: rounding has its own slope,
             zero, and nothing passes.
+        precision: "bfloat16": matrix products (MatMul, Gemm) round their factors to bfloat16 and sum in float32, the
+            rest stays as it is; for CPUs with AMX or AVX512_BF16, with the package igonnx[bfloat16]. Scores on the path
+            are computed so too; `precision_error` tells what it costs. Default: the model's own precision.
+        queue_limit: calls that are served at a time; when more threads call, the rest wait in line (or until their
+            `timeout`). Those that are served take turns and share batches. None: no limit.
 
     Raises:
         ModelError: the model cannot be read, or no differentiable path leads to the output.
         InputError: an unknown name or value among the arguments.
+        EngineError: what `precision` needs is not there.
 
     """
 
@@ -67,17 +83,26 @@ class Explainer:
         providers: Providers = None,
         engine: str = "native",
         batch_size: int | None = None,
+        memory_limit: int | None = None,
         threads: int | None = None,
         straight_through: bool = True,
+        precision: str | None = None,
+        queue_limit: int | None = None,
     ) -> None:
         if engine not in ENGINES:
             raise InputError(f"engine is {engine!r}; expected {' or '.join(map(repr, ENGINES))}")
-        for name, number, most in (("batch_size", batch_size, 1 << 20), ("threads", threads, 1024)):
+        for name, number, most in (
+            ("batch_size", batch_size, 1 << 20),
+            ("memory_limit", memory_limit, 1 << 50),
+            ("threads", threads, 1024),
+            ("queue_limit", queue_limit, 1 << 20),
+        ):
             whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
             if number is not None and not (whole and 1 <= number <= most):
                 raise InputError(
                     f"{name} is {number!r}; expected a whole number from 1 to {most}, or None"
                 )
+        require_precision(precision, engine, providers)
         self.model = Model.load(model)
         target = self.model.find_output(output)
         tensors = tensors_to_explain(self.model, wrt, target, straight_through=straight_through)
@@ -92,6 +117,10 @@ class Explainer:
             providers,
             threads,
             straight_through,
+            precision,
+            batch_size,
+            memory_limit,
+            queue_limit,
         )
         self._batch_size = batch_size
         self._prepared: dict[BatchedInputs, Prepared] = {}
@@ -124,7 +153,11 @@ class Explainer:
         rule: str = "gauss_legendre",
         tolerance: float | None = None,
         max_steps: int = 1000,
+        memory_limit: int | None = None,
+        exact_sum: bool = False,
         progress: Progress = None,
+        timeout: float | None = None,
+        cancel: Cancel = None,
     ) -> Attribution:
         """Integrated Gradients (Sundararajan, Taly and Yan, 2017, arXiv:1703.01365).
 
@@ -139,24 +172,37 @@ class Explainer:
             rule: "gauss_legendre", "trapezoid", "middle", "left" or "right".
             tolerance: refine adaptively instead, until the relative completeness error and the estimated relative L2
                 error of the attribution are both at most this; `steps` and `rule` are then not used.
-            max_steps: gradient evaluations per example that `tolerance` may spend; what it then did not reach is said
-                in a `ToleranceWarning`.
+            max_steps: points per example at which `tolerance` may evaluate the gradient; what it then did not reach is
+                said in a `ToleranceWarning`.
+            memory_limit: bytes that the gradients kept for `tolerance` may take; None: 512 MiB, or what 13 gradients
+                need. Beyond it some are computed again: it costs time, not accuracy.
+            exact_sum: make the values add up to the change in score by the smallest correction: each is moved by the
+                same share of its size, which `Attribution.correction` records. A tolerance then is for the
+                estimated error, the correction included, and takes fewer gradients.
             progress: called with (gradients done, gradients in all) from time to time; an exception in it stops.
+            timeout: seconds this call may take, waiting included; then it stops, also in the midst of a run that is
+                not shared with another call. Making the sessions, on the first call, is not interrupted.
+            cancel: an `igonnx.CancelToken` or a `threading.Event` with which another thread stops this call likewise.
 
         Raises:
             InputError: inputs, baseline, target or settings that do not fit; the message says what was expected.
             EngineError: the runtime failed, or a gradient on the path is not finite.
+            DeadlineError, CancelledError: kinds of it: `timeout` or `cancel` has stopped the call. The explainer, and
+                other calls, go on.
 
         """
+        control = call_control(timeout, cancel)
         arrays = checked_inputs(self.model, inputs, self.wrt)
         prepared = self._prepare(arrays)
         with self._preparing:
             gradients = prepared.gradients
+        engine = ControlledEngine(gradients.engine, control)
+        control.check(self.model.name, "before the first run")
         requests, indices = self._requests(prepared, gradients, arrays, baseline, target)
-        batch_size = self._batch_size or default_batch_size(requests)
+        batch_size = self._batch_size or gradients.rows_at_once(requests)
         if tolerance is None:
             integral = fixed_rule(
-                gradients.engine,
+                engine,
                 requests,
                 rule=rule,
                 steps=steps,
@@ -166,15 +212,41 @@ class Explainer:
             method = f"integrated_gradients rule={rule} steps={steps}"
         else:
             integral = adaptive_mesh(
-                gradients.engine,
+                engine,
                 requests,
                 tolerance=tolerance,
                 max_steps=max_steps,
                 batch_size=batch_size,
+                memory_limit=memory_limit,
+                exact_sum=exact_sum,
                 progress=progress,
             )
             method = f"integrated_gradients tolerance={tolerance} max_steps={max_steps}"
+        if exact_sum:
+            integral = made_exact(integral)
+            method += " exact_sum"
+        if self._settings.precision is not None:
+            method += f" precision={self._settings.precision}"
         return self._attribution(integral, indices, method, gradients.dtype)
+
+    def precision_error(self, inputs: Arrays, **options: Any) -> NDArray[np.float64]:
+        """What `precision` costs: how far the attributions are from those in the model's own precision.
+
+        Both are computed, by `integrated_gradients(inputs, **options)`. Relative L2 distance per example, float64 [N]:
+        zero without a `precision`, infinite where the exact attribution alone is zero.
+        """
+        rounded = self.integrated_gradients(inputs, **options)
+        return relative_distance(
+            rounded, self._in_own_precision.integrated_gradients(inputs, **options)
+        )
+
+    @cached_property
+    def _in_own_precision(self) -> Explainer:
+        """This explainer without its `precision`; its sessions are its own."""
+        other = copy.copy(self)
+        other._settings = dataclasses.replace(self._settings, precision=None)
+        other._prepared, other._preparing = {}, threading.Lock()
+        return other
 
     # -- from arrays to requests and back ----------------------------------------------------
 
@@ -257,6 +329,7 @@ class Explainer:
             steps_used=integral.steps_used,
             error_estimate=integral.error_estimate,
             method=method,
+            correction=integral.correction,
         )
 
 
@@ -268,13 +341,3 @@ def _applied(output: NDArray[Any], operator: str, axis: int) -> NDArray[Any]:
     if operator in functions:
         return np.asarray(functions[operator](output.astype(np.float64), axis=axis))
     return np.asarray(special.expit(output.astype(np.float64)))
-
-
-def default_batch_size(requests: Requests) -> int:
-    """Rows per run: 2 of an image of 224 by 224, more of smaller inputs; 1 to 64.
-
-    On a CPU few rows at a time are as fast as many, or faster: their activations stay in the cache
-    (docs/performance.md).
-    """
-    per_row = sum(array[0].nbytes for array in requests.x.values())
-    return int(min(max(2 * 600_000 // max(per_row, 1), 1), 64))

@@ -295,6 +295,7 @@ def _calibration(
         ),
         memory_limit=settings.memory_limit,
         key=key,
+        lanes=getattr(engine, "lanes", 1),
     )
 
 

@@ -26,6 +26,7 @@ from igonnx.graph.native_target import NativeTarget
 from igonnx.graph.tensors import own_tensor
 from igonnx.lowering.apply import remove_straight_through
 from igonnx.model import Model, is_floating
+from igonnx.recognition import recognise
 
 __all__ = [
     "APPLY",
@@ -133,6 +134,8 @@ def build_row_gradient(
     sources = [
         _opened(graph, value, name, fixed_rows) for value, name in zip(tensors, wrt, strict=True)
     ]
+    if native is not None:
+        recognise(op, [target])
     if target in tensors:
         raise InputError(
             f"wrt {target.name!r} is the output itself: there is nothing between them to explain"

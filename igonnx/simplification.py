@@ -19,7 +19,9 @@ import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
 from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.symbolic_sizes import settle_sizes
 from igonnx.model import Model
+from igonnx.narrowing import narrow
 
 __all__ = ["is_light", "simplified"]
 
@@ -28,15 +30,23 @@ _LIGHT = 700 * 2**20
 
 
 def simplified(model: Model, keep: Collection[str]) -> Model:
-    """A copy of `model` with batch normalisations folded; tensors named in `keep` stay as they are."""
+    """A copy of `model` with batch normalisations folded, sizes settled and single places chosen early.
+
+    Tensors named in `keep` stay as they are.
+    """
     copy = model.with_graph(model.clone())
     if is_light(copy):
         _read_weights(copy)
     kept = {*keep, *(info.name for info in model.outputs)}
     op = GraphBuilder(copy.ir, scope="folded")
+    settle_sizes(op)
     for node in list(copy.ir.graph):
         if node.op_type == "BatchNormalization":
             _fold(op, node, kept)
+        elif node.op_type == "Identity":
+            _bypass(node, kept)
+    passes.RemoveUnusedNodesPass()(copy.ir)  # what only sizes were read from is read no more
+    narrow(op, kept)
     passes.RemoveUnusedNodesPass()(copy.ir)
     return copy
 
@@ -51,6 +61,13 @@ def _read_weights(model: Model) -> None:
     for value in model.ir.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
+
+
+def _bypass(node: ir.Node, kept: Collection[str]) -> None:
+    """Read the constant that an Identity copies; exporters write weights that are equal so."""
+    source, copy = cast("ir.Value", node.inputs[0]), node.outputs[0]
+    if source.is_initializer() and not source.is_graph_input() and copy.name not in kept:
+        copy.replace_all_uses_with(source)
 
 
 def _fold(op: GraphBuilder, node: ir.Node, kept: Collection[str]) -> None:

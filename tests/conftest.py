@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 from onnx import numpy_helper
 
 DATA = Path(__file__).parent / "data"
+
+# For toy_graph and busy_engine: importlib mode adds no folder to the path.
+sys.path.insert(0, str(Path(__file__).parent))
 
 _ONNX_TYPES = {"float32": "float", "float64": "double"}
 
@@ -32,6 +36,14 @@ def _model(
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
     onnx.checker.check_model(model)
     return model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache() -> Iterator[None]:
+    """Tests neither read nor write what is remembered on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IGONNX_CACHE_DIR", "off")
+        yield
 
 
 @pytest.fixture(scope="session")

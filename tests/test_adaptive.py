@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import igonnx
 from igonnx.attribution import relative_error
 from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
 from igonnx.methods.adaptive import adaptive_mesh
+from igonnx.methods.exact_sum import made_exact
+from igonnx.methods.kept_gradients import KeptGradients
 from igonnx.methods.path_integral import fixed_rule
 
 Build = Callable[..., onnx.ModelProto]
@@ -140,7 +143,7 @@ def test_every_gradient_is_evaluated_once_and_kept() -> None:
     np.testing.assert_allclose(found.attribution["x"][:1], expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("max_steps", [17, 18, 40, 100])
+@pytest.mark.parametrize("max_steps", [13, 14, 40, 100])
 def test_the_budget_is_kept_and_said(max_steps: int) -> None:
     net, requests = Net(4), _requests(seed=4)
     with pytest.warns(igonnx.ToleranceWarning) as caught:
@@ -169,7 +172,7 @@ def test_an_easy_path_needs_the_first_mesh_only() -> None:
     net, requests = Net(6), _requests(seed=6)
     net.b1 = np.full(24, 1e6)  # every unit on: linear
     found = adaptive_mesh(net, requests, tolerance=1e-6, max_steps=1000, batch_size=64)
-    assert found.steps_used.tolist() == [17]
+    assert found.steps_used.tolist() == [13]
     assert found.error_estimate is not None
     assert found.error_estimate[0] < 1e-12
 
@@ -197,6 +200,273 @@ def test_scores_that_cancel_do_not_exhaust_the_budget(model: Build) -> None:
     assert found.relative_delta[0] <= 0.01
 
 
+def _with(requests: Requests, x: NDArray[np.float64], baseline: NDArray[np.float64]) -> Requests:
+    return replace(requests, x={"x": x}, baseline={"x": baseline})
+
+
+def _alone(requests: Requests, index: int) -> Requests:
+    return replace(
+        _with(
+            requests, requests.x["x"][index : index + 1], requests.baseline["x"][index : index + 1]
+        ),
+        cotangent=requests.cotangent[index : index + 1],
+    )
+
+
+# -- closed forms ----------------------------------------------------------------------------
+
+
+class Curve:
+    """G(alpha) = (f_1(alpha), ..., f_D(alpha)) given as functions, with their integrals for the score."""
+
+    def __init__(self, gradient: Callable[[Any], Any], integral: Callable[[Any], Any]) -> None:
+        self.gradient, self.integral = gradient, integral
+        self.rows = 0
+
+    def run(
+        self, requests: Requests, plan: RowPlan, *, batch_size: int, progress: Any = None
+    ) -> RowResult:
+        assert len(plan.row) <= batch_size
+        assert progress is None
+        self.rows += len(plan.row)
+        gradient = self.gradient(plan.alpha[:, None])
+        total = np.zeros_like(requests.x["x"])
+        np.add.at(total, plan.row, plan.weight[:, None] * gradient)
+        return RowResult(
+            {"x": total}, self.integral(plan.alpha[:, None]).sum(axis=1), gradient.sum(axis=1)
+        )
+
+
+def _unit_path(features: int) -> Requests:
+    return Requests(
+        {"x": np.ones((1, features))}, {"x": np.zeros((1, features))}, {}, {}, np.ones((1, 1))
+    )
+
+
+@pytest.mark.parametrize("tolerance", [0.02, 0.002])
+def test_jumps_at_known_places(tolerance: float) -> None:
+    """G_k = c_k where alpha > t_k, else 0: the attribution is c_k (1 - t_k)."""
+    rng = np.random.default_rng(0)
+    places, heights = rng.uniform(0.55, 0.75, 300), rng.normal(size=300)
+    curve = Curve(lambda a: heights * (a > places), lambda a: heights * np.maximum(a - places, 0))
+    found = adaptive_mesh(
+        curve, _unit_path(300), tolerance=tolerance, max_steps=4000, batch_size=16
+    )
+    truth = heights * (1 - places)
+    error = np.linalg.norm(found.attribution["x"][0] - truth) / np.linalg.norm(truth)
+    assert found.error_estimate is not None
+    assert 0.5 < error / found.error_estimate[0] < 1.5
+    alpha = found.paths[0].alpha
+    assert np.mean((alpha > 0.5) & (alpha < 0.8)) > 0.5  # evenly it would be 0.3
+
+
+def test_a_spike_beside_the_first_nodes_shows_in_the_scores() -> None:
+    """G is nothing at all the first nodes; only the score, which rises by one, tells of the spike between two."""
+    middle, width = 0.541, 0.004
+    curve = Curve(
+        lambda a: np.where(np.abs(a - middle) < width, 1 / (2 * width), 0.0),
+        lambda a: np.clip((a - middle) / (2 * width) + 0.5, 0, 1),
+    )
+    found = adaptive_mesh(curve, _unit_path(1), tolerance=0.01, max_steps=500, batch_size=8)
+    assert found.attribution["x"][0, 0] == pytest.approx(1, abs=0.02)
+    assert found.steps_used[0] < 100
+
+
+def test_a_smooth_gradient() -> None:
+    curve = Curve(
+        lambda a: np.concatenate([np.exp(a), np.cos(3 * a)], axis=1),
+        lambda a: np.concatenate([np.exp(a) - 1, np.sin(3 * a) / 3], axis=1),
+    )
+    found = adaptive_mesh(curve, _unit_path(2), tolerance=0.01, max_steps=500, batch_size=8)
+    np.testing.assert_allclose(
+        found.attribution["x"][0], [np.e - 1, np.sin(3) / 3], rtol=0, atol=0.01
+    )
+
+
+# -- several requests, batches, memory -------------------------------------------------------
+
+
+def test_requests_share_the_rounds() -> None:
+    net, requests = Net(11), _requests(count=5, seed=11)
+    adaptive_mesh(net, requests, tolerance=0.01, max_steps=500, batch_size=64)
+    alone = 0
+    for index in range(5):
+        one = Net(11)
+        adaptive_mesh(one, _alone(requests, index), tolerance=0.01, max_steps=500, batch_size=64)
+        alone += len(one.calls)
+    assert len(net.calls) < 0.6 * alone
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("limit", [None, 13 * 96, 40 * 96])
+def test_the_mesh_depends_on_nothing_else(batch_size: int, limit: int | None) -> None:
+    """Neither on the other requests nor on the batch size nor on the memory limit."""
+    requests = _requests(count=4, seed=12)
+    together = adaptive_mesh(
+        Net(12), requests, tolerance=0.01, max_steps=500, batch_size=batch_size, memory_limit=limit
+    )
+    for index in range(4):
+        alone = adaptive_mesh(
+            Net(12), _alone(requests, index), tolerance=0.01, max_steps=500, batch_size=8
+        )
+        np.testing.assert_array_equal(together.paths[index].alpha, alone.paths[0].alpha)
+        np.testing.assert_allclose(
+            together.attribution["x"][index], alone.attribution["x"][0], rtol=1e-10, atol=1e-13
+        )
+
+
+@pytest.mark.parametrize("fit", [13, 20, 30])
+def test_the_memory_limit_is_kept(fit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+    add = KeptGradients.add
+
+    def counted(self: KeptGradients, node: Any, contribution: NDArray[Any]) -> None:
+        nonlocal most
+        add(self, node, contribution)
+        most = max(most, len(self))
+
+    monkeypatch.setattr(KeptGradients, "add", counted)
+    net, requests = Net(13), _requests(count=3, seed=13)
+    options: dict[str, Any] = {"tolerance": 0.003, "max_steps": 1000, "batch_size": 8}
+    found = adaptive_mesh(net, requests, memory_limit=fit * 12 * 8, **options)
+    assert most <= fit
+    spent = net.rows
+    assert found.steps_used.sum() == spent
+    points = sum(len(path.alpha) for path in found.paths)
+    assert points + (fit == 13) <= spent < 3 * points  # computed again: at most both ends of each
+    ample = adaptive_mesh(net, requests, **options)
+    assert net.rows - spent == points
+    np.testing.assert_allclose(found.attribution["x"], ample.attribution["x"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1e9, "1 GB", 12 * 96])
+def test_a_memory_limit_that_makes_no_sense(limit: Any) -> None:
+    with pytest.raises(igonnx.InputError, match=r"^memory_limit is .*; expected ") as caught:
+        adaptive_mesh(
+            Net(0), _requests(), tolerance=0.1, max_steps=50, batch_size=1, memory_limit=limit
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_progress_rises_to_its_end() -> None:
+    calls: list[tuple[int, int]] = []
+    adaptive_mesh(
+        Net(14),
+        _requests(count=3, seed=14),
+        tolerance=0.01,
+        max_steps=400,
+        batch_size=8,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert {total for _, total in calls} == {1200}
+    assert calls == sorted(calls)
+    assert calls[-1] == (1200, 1200)
+    assert len(calls) > 3
+
+
+def test_a_gradient_that_is_not_finite_names_its_example() -> None:
+    class Broken(Net):
+        def run(self, *args: Any, **options: Any) -> RowResult:
+            result = super().run(*args, **options)
+            requests, plan = args
+            second = requests.x["x"][plan.row, 0] == 7
+            slope = np.where(second & (plan.alpha == 0.5), np.nan, result.slope)
+            return replace(result, slope=slope)
+
+    requests = _requests(count=3, seed=15)
+    requests.x["x"][1, 0] = 7
+    with pytest.raises(igonnx.EngineError, match=r"at alpha = 0\.5 on the path of example 1 "):
+        adaptive_mesh(Broken(15), requests, tolerance=0.01, max_steps=400, batch_size=5)
+
+
+# -- adding up exactly -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 7, "rule": "middle"}, {"steps": 5, "rule": "left"}, {"tolerance": 0.02}],
+    ids=str,
+)
+def test_exact_sum(mlp: onnx.ModelProto, options: dict[str, Any]) -> None:
+    explainer = igonnx.Explainer(mlp)
+    x = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
+    found = explainer.integrated_gradients(x, exact_sum=True, **options)
+    change = found.scores - found.baseline_scores
+    np.testing.assert_allclose(found.values.sum(axis=1, dtype=np.float64), change, atol=1e-6)
+    assert np.abs(found.delta).max() < 1e-12
+    assert found.correction is not None
+    assert "exact_sum" in found.method
+    # undone as the documentation says, it is a plain result that misses by as much
+    share = found.correction[:, None]
+    plain = found.values / np.where(found.values > 0, 1 + share, 1 - share)
+    np.testing.assert_allclose(
+        (change - plain.sum(axis=1)) / np.abs(plain).sum(axis=1), found.correction, atol=1e-6
+    )
+    moved = np.linalg.norm(found.values - plain, axis=1) / np.linalg.norm(plain, axis=1)
+    np.testing.assert_allclose(moved, np.abs(found.correction), rtol=1e-3, atol=1e-7)
+    if "steps" in options:
+        without = explainer.integrated_gradients(x, **options)
+        np.testing.assert_allclose(plain, without.values, rtol=1e-5, atol=1e-7)
+        assert without.correction is None
+        assert np.abs(without.delta).max() > 1e-4  # there was something to correct
+
+
+def test_exact_sum_takes_fewer_gradients_and_counts_the_correction() -> None:
+    steps = np.zeros(2)
+    for seed in range(10):
+        options: dict[str, Any] = {"tolerance": 0.01, "max_steps": 2000, "batch_size": 8}
+        plain = adaptive_mesh(Net(seed), _requests(seed=seed), **options)
+        exact = made_exact(
+            adaptive_mesh(Net(seed), _requests(seed=seed), exact_sum=True, **options)
+        )
+        assert exact.error_estimate is not None
+        assert exact.correction is not None
+        assert abs(exact.correction[0]) <= exact.error_estimate[0] <= 0.01 * (1 + 1e-9)
+        truth = _truth(Net(seed), _requests(seed=seed))
+        assert _errors(exact.attribution["x"], truth)[0] < 0.03
+        steps += plain.steps_used[0], exact.steps_used[0]
+    assert steps[1] < steps[0]
+
+
+def test_exact_sum_moves_no_nothing(model: Build) -> None:
+    """What contributes nothing goes on contributing nothing, in every tensor."""
+    graph = model(
+        "(float[N, 2] a, float[N, 2] b) => (float[N, 1] y) { p = Mul(a, b) \n t = Tanh(p) \n "
+        "y = ReduceSum<keepdims = 1>(t, one) }",
+        {"one": np.array([1])},
+    )
+    inputs = {"a": np.float32([[2, 0]]), "b": np.float32([[1.5, 3]])}
+    found = igonnx.Explainer(graph).integrated_gradients(inputs, steps=3, exact_sum=True)
+    assert found.of("a")[0, 1] == found.of("b")[0, 1] == 0
+    assert found.correction is not None
+    assert abs(found.correction[0]) > 1e-4
+    total = found.of("a").sum(dtype=np.float64) + found.of("b").sum(dtype=np.float64)
+    assert total == pytest.approx(found.scores[0] - found.baseline_scores[0], abs=1e-6)
+
+
+def test_contributions_too_small_to_add_up_are_left_alone(model: Build) -> None:
+    """A step between the nodes: every gradient is nothing, and the score rises by one."""
+    graph = model("(float[N, 1] x) => (float[N, 1] y) { c = Clip(x, lo, hi) \n y = Sub(c, lo) }",
+        {"lo": np.float32(0.49), "hi": np.float32(0.51)})  # fmt: skip
+    explainer, x = igonnx.Explainer(graph), np.ones((1, 1), np.float32)
+    with pytest.warns(
+        igonnx.ToleranceWarning, match="^example 0: the contributions cannot be made"
+    ):
+        found = explainer.integrated_gradients(x, steps=4, rule="middle", target=0, exact_sum=True)
+    assert found.values[0, 0] == 0
+    assert found.correction is not None
+    assert found.correction[0] == 0
+    assert found.delta[0] == pytest.approx(-0.02)
+
+
+def test_the_correction_is_saved(mlp: onnx.ModelProto, tmp_path: Path) -> None:
+    x = np.random.default_rng(2).normal(size=(2, 6)).astype(np.float32)
+    found = igonnx.Explainer(mlp).integrated_gradients(x, steps=6, exact_sum=True)
+    found.save(tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as saved:
+        np.testing.assert_array_equal(saved["correction"], found.correction)
+
+
 # -- through the explainer -------------------------------------------------------------------
 
 
@@ -208,7 +478,7 @@ def test_input_equal_to_the_baseline_gives_zeros(mlp: onnx.ModelProto, engine: s
         found = explainer.integrated_gradients(x, baseline=baseline, tolerance=0.01)
         assert (found.values[0] == 0).all()
         assert found.delta[0] == 0
-        assert found.steps_used[0] == 17
+        assert found.steps_used[0] == 13
         assert found.error_estimate is not None
         assert found.error_estimate[0] == 0
         assert found.relative_delta[0] == 0
@@ -238,7 +508,7 @@ def test_the_warning_points_at_the_caller(mlp: onnx.ModelProto) -> None:
     x = np.full((1, 6), 2, np.float32)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        explainer.integrated_gradients(x, tolerance=1e-7, max_steps=17)
+        explainer.integrated_gradients(x, tolerance=1e-7, max_steps=13)
     (warning,) = [w for w in caught if w.category is igonnx.ToleranceWarning]
     assert warning.filename == __file__
 

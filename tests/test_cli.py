@@ -495,6 +495,23 @@ class TestExplain:
         assert code == 0
         assert re.search(r"^warning: .*toleran", err, flags=re.MULTILINE)
 
+    def test_exact_sum(self, examples, tmp_path):
+        code, _, err = igonnx(
+            "explain", examples / "digits.onnx", examples / "digit0.png", "--tolerance", "0.01",
+            "--memory-limit", "100000", "--exact-sum", "--save", "a.npz", cwd=tmp_path,
+        )  # fmt: skip
+        assert code == 0, err
+        with np.load(tmp_path / "a.npz") as saved:
+            change = saved["scores"] - saved["baseline_scores"]
+            np.testing.assert_allclose(saved["values"].sum(dtype=np.float64), change[0], rtol=1e-6)
+            assert 0 < abs(saved["correction"][0]) < 0.01
+        code, _, err = igonnx(
+            "explain", examples / "digits.onnx", examples / "digit0.png", "--tolerance", "0.01",
+            "--memory-limit", "100", cwd=tmp_path,
+        )  # fmt: skip
+        assert code == 2
+        assert "memory_limit is 100 bytes; expected at least" in err
+
     def test_grey(self, examples, tmp_path):
         code, _, err = igonnx(
             "explain", examples / "digits.onnx", examples / "colours.png", "--grey", cwd=tmp_path

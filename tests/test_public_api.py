@@ -20,6 +20,9 @@ from igonnx.models import digits
 def test_names() -> None:
     assert igonnx.__all__ == [
         "Attribution",
+        "CancelToken",
+        "CancelledError",
+        "DeadlineError",
         "EngineError",
         "Error",
         "Explainer",
@@ -66,13 +69,14 @@ def _parameters(function: Any) -> str:
         (
             igonnx.Explainer,
             "(model, *, output=None, wrt=None, apply=None, providers=None, engine='native', "
-            "batch_size=None, threads=None, straight_through=True)",
+            "batch_size=None, memory_limit=None, threads=None, straight_through=True, precision=None, "
+            "queue_limit=None)",
         ),
         (igonnx.Explainer.predict, "(self, inputs)"),
         (
             igonnx.Explainer.integrated_gradients,
             "(self, inputs, *, baseline=None, target=None, steps=50, rule='gauss_legendre', tolerance=None, "
-            "max_steps=1000, progress=None)",
+            "max_steps=1000, memory_limit=None, exact_sum=False, progress=None, timeout=None, cancel=None)",
         ),
         (igonnx.gradient, "(model, *, wrt=None, output=None, straight_through=True)"),
         (igonnx.Attribution.save, "(self, path)"),
@@ -89,6 +93,7 @@ def test_signatures(function: Any, expected: str) -> None:
 def test_fields() -> None:
     assert [field.name for field in dataclasses.fields(igonnx.Attribution)] == [
         "values", "delta", "scores", "baseline_scores", "target", "path", "steps_used", "error_estimate", "method",
+        "correction",
     ]  # fmt: skip
     assert [field.name for field in dataclasses.fields(AttributionPath)] == [
         "alpha",

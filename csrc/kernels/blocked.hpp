@@ -46,7 +46,7 @@ struct BlockedKernels {
   /// Rows first_row..end_row - 1 of a depthwise convolution's input gradient, for one block of
   /// channels: `gradient` [outputs, outputs, b], `weight` [kernel, kernel, b], `value` (the
   /// convolution's input, read only if the mask is on) and `result` [inputs, inputs, b]. `taps` is
-  /// room for as many taps as the kernel has.
+  /// room for as many taps as the kernel has, and once more its width.
   void (*depthwise_gradient)(const Sliding& down, const Sliding& across, const float* gradient,
                              const float* weight, const float* value, float* result,
                              std::int64_t first_row, std::int64_t end_row, Mask mask, Tap* taps);

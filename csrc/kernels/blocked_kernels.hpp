@@ -46,57 +46,88 @@ inline void edge_column(const Tap* taps, std::int64_t count, std::int64_t i, std
   store<block>(result, mask.on ? masked(sum, load<block>(value), mask.lower, mask.upper) : sum);
 }
 
+// Columns w, w + stride, ... of the input: the phase of w. All of them see the same taps across.
+struct ColumnPhase {
+  std::int64_t w;
+  std::int64_t columns;
+  std::int64_t first;  // the columns first..end - 1 have all their taps inside the row
+  std::int64_t end;
+  std::int64_t count;  // taps across
+};
+
+// The phase of column `w`; its taps go to `taps`, without a row.
 template <int block>
-inline void depthwise_gradient_row(const Sliding& down, const Sliding& across,
-                                   const float* gradient, const float* weight, const float* value,
-                                   float* result, std::int64_t h, Mask mask, Tap* taps) {
-  for (std::int64_t w = 0; w < std::min(across.stride, across.inputs); ++w) {
-    std::int64_t count = 0;
-    std::int64_t low = 0;  // of the offsets, those that bound the inner columns
-    std::int64_t high = std::numeric_limits<std::int64_t>::min();
-    for (std::int64_t kh = 0; kh < down.kernel; ++kh) {
-      const std::int64_t y = h + down.begin - kh * down.dilation;
-      if (y < 0 || y % down.stride != 0 || y / down.stride >= down.outputs) continue;
-      for (std::int64_t kw = 0; kw < across.kernel; ++kw) {
-        const std::int64_t x = w + across.begin - kw * across.dilation;
-        if (x % across.stride != 0) continue;
-        const std::int64_t offset = x / across.stride;
-        low = std::min(low, offset);
-        high = std::max(high, offset);
-        taps[count++] = {gradient + (y / down.stride) * across.outputs * block, offset,
-                         weight + (kh * across.kernel + kw) * block};
-      }
-    }
-    const std::int64_t columns = (across.inputs - w + across.stride - 1) / across.stride;
-    std::int64_t i = 0;
-    const auto at = [&](std::int64_t column) { return (w + column * across.stride) * block; };
-    const std::int64_t first = std::min(columns, -low);
-    // Without taps there is nothing to be outside of.
-    const std::int64_t end =
-        count == 0 ? columns : std::max(first, std::min(columns, across.outputs - high));
-    const auto edges = [&](std::int64_t until) {
-      for (; i < until; ++i) {
-        edge_column<block>(taps, count, i, across.outputs, result + at(i), value + at(i), mask);
-      }
-    };
-    edges(first);
-    constexpr int wide = 4;
-    for (; i + wide <= end; i += wide) {
-      inner_columns<block, wide>(taps, count, i, result + at(i), value + at(i), across.stride,
-                                 mask);
-    }
-    edges(columns);
+inline ColumnPhase column_phase(const Sliding& across, std::int64_t w, const float* weight,
+                                Tap* taps) {
+  ColumnPhase phase{w, (across.inputs - w + across.stride - 1) / across.stride, 0, 0, 0};
+  std::int64_t low = 0;
+  std::int64_t high = 0;
+  for (std::int64_t k = 0; k < across.kernel; ++k) {
+    const std::int64_t x = w + across.begin - k * across.dilation;
+    if (x % across.stride != 0) continue;
+    const std::int64_t offset = x / across.stride;
+    low = std::min(low, offset);
+    high = std::max(high, offset);
+    taps[phase.count++] = {nullptr, offset, weight + k * block};
   }
+  phase.first = std::min(phase.columns, -low);
+  phase.end = std::max(phase.first, std::min(phase.columns, across.outputs - high));
+  return phase;
+}
+
+// The taps of row h, those `across` repeated for each row of the gradient that reaches it.
+template <int block>
+inline std::int64_t taps_of_row(const Sliding& down, const Sliding& across, std::int64_t h,
+                                const float* gradient, const Tap* column_taps,
+                                std::int64_t column_count, Tap* taps) {
+  std::int64_t count = 0;
+  for (std::int64_t k = 0; k < down.kernel; ++k) {
+    std::int64_t y = h + down.begin - k * down.dilation;
+    if (y < 0) break;
+    if (down.stride > 1) {
+      if (y % down.stride != 0) continue;
+      y /= down.stride;
+    }
+    if (y >= down.outputs) continue;
+    for (std::int64_t t = 0; t < column_count; ++t) {
+      const Tap& tap = column_taps[t];
+      taps[count++] = {gradient + y * across.outputs * block, tap.offset,
+                       tap.weight + k * across.kernel * block};
+    }
+  }
+  return count;
 }
 
 template <int block>
 inline void depthwise_gradient(const Sliding& down, const Sliding& across, const float* gradient,
                                const float* weight, const float* value, float* result,
                                std::int64_t first_row, std::int64_t end_row, Mask mask, Tap* taps) {
-  for (std::int64_t h = first_row; h < end_row; ++h) {
-    const std::int64_t at = h * across.inputs * block;
-    depthwise_gradient_row<block>(down, across, gradient, weight, value + at, result + at, h, mask,
-                                  taps);
+  Tap* const column_taps = taps + down.kernel * across.kernel;
+  const std::int64_t step = across.stride;
+  for (std::int64_t w = 0; w < std::min(step, across.inputs); ++w) {
+    const ColumnPhase phase = column_phase<block>(across, w, weight, column_taps);
+    for (std::int64_t h = first_row; h < end_row; ++h) {
+      const std::int64_t count =
+          taps_of_row<block>(down, across, h, gradient, column_taps, phase.count, taps);
+      const std::int64_t row = h * across.inputs + w;
+      const auto at = [&](std::int64_t i) { return (row + i * step) * block; };
+      std::int64_t i = 0;
+      for (; i < phase.first; ++i) {
+        edge_column<block>(taps, count, i, across.outputs, result + at(i), value + at(i), mask);
+      }
+      for (; i + 6 <= phase.end; i += 6) {
+        inner_columns<block, 6>(taps, count, i, result + at(i), value + at(i), step, mask);
+      }
+      for (; i + 3 <= phase.end; i += 3) {
+        inner_columns<block, 3>(taps, count, i, result + at(i), value + at(i), step, mask);
+      }
+      for (; i < phase.end; ++i) {
+        inner_columns<block, 1>(taps, count, i, result + at(i), value + at(i), step, mask);
+      }
+      for (; i < phase.columns; ++i) {
+        edge_column<block>(taps, count, i, across.outputs, result + at(i), value + at(i), mask);
+      }
+    }
   }
 }
 

@@ -244,18 +244,28 @@ abi::Characteristic input_characteristic(std::size_t index) {
   return abi::Characteristic::required;
 }
 
+// The pairs of Operator::in_place, inputs and outputs apart. The runtime takes them as mutable.
+template <typename Operator>
+struct InPlacePairs {
+  static constexpr std::size_t count = Operator::in_place.size();
+  std::array<int, count> inputs;
+  std::array<int, count> outputs;
+
+  InPlacePairs() {
+    for (std::size_t i = 0; i < count; ++i) {
+      inputs[i] = Operator::in_place[i].input;
+      outputs[i] = Operator::in_place[i].output;
+    }
+  }
+};
+
 template <typename Operator>
 std::size_t may_in_place([[maybe_unused]] int** inputs, [[maybe_unused]] int** outputs) {
   if constexpr (requires { Operator::in_place; }) {
-    static std::array<int, Operator::in_place.size()> from;
-    static std::array<int, Operator::in_place.size()> to;
-    for (std::size_t i = 0; i < from.size(); ++i) {
-      from[i] = Operator::in_place[i].input;
-      to[i] = Operator::in_place[i].output;
-    }
-    *inputs = from.data();
-    *outputs = to.data();
-    return from.size();
+    static InPlacePairs<Operator> pairs;
+    *inputs = pairs.inputs.data();
+    *outputs = pairs.outputs.data();
+    return pairs.count;
   }
   return 0;
 }

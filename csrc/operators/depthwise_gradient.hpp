@@ -56,7 +56,7 @@ class DepthwiseGradient {
     call.parallel_for(planes * tasks_per_plane, [&](std::size_t task) {
       const auto plane = static_cast<std::int64_t>(task) / tasks_per_plane;
       const std::int64_t first = static_cast<std::int64_t>(task) % tasks_per_plane * rows;
-      std::vector<kernels::Tap> taps(static_cast<std::size_t>(down.kernel * across.kernel));
+      std::vector<kernels::Tap> taps(static_cast<std::size_t>((down.kernel + 1) * across.kernel));
       const std::int64_t inside = plane * down.inputs * across.inputs * block_;
       run(down, across, gradient.data + plane * down.outputs * across.outputs * block_,
           weight.data + plane % blocks * down.kernel * across.kernel * block_, input.data + inside,

@@ -108,7 +108,7 @@ void check_depthwise(const BlockedKernels& table, std::int64_t block, const Slid
   });
   apply(mask, value, want);
   Array<float> result(value.size(), 5);
-  std::vector<kernels::Tap> taps(static_cast<std::size_t>(down.kernel * across.kernel));
+  std::vector<kernels::Tap> taps(static_cast<std::size_t>((down.kernel + 1) * across.kernel));
   const std::int64_t half = down.inputs / 2;  // rows may come in any number of parts
   for (const auto& [first, end] : {std::pair{std::int64_t{0}, half}, {half, down.inputs}}) {
     table.depthwise_gradient(down, across, gradient.data(), weight.data(), value.data(),

@@ -73,7 +73,7 @@ def operator_table() -> list[Entry]:
     return [
         _entry(domain, name, newest.get((domain, name)))
         for domain, name in sorted(keys)
-        if domain != PRIVATE_DOMAIN
+        if domain not in (PRIVATE_DOMAIN, "ai.igonnx")
     ]
 
 

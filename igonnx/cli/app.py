@@ -125,6 +125,15 @@ ProviderOption = Annotated[
         rich_help_panel=Runtime,
     ),
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="bfloat16: matrix products round their factors, on CPUs with AMX or AVX512_BF16 "
+        "(needs the extra bfloat16). Default: the model's own.",
+        rich_help_panel=Runtime,
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
@@ -241,6 +250,24 @@ def explain(
             min=1, metavar="N", help="Most gradients with --tolerance.", rich_help_panel="Method"
         ),
     ] = 1000,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="BYTES",
+            help="For the gradients kept with --tolerance; beyond it some are computed again. "
+            "Default: 512 MiB.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    exact_sum: Annotated[
+        bool,
+        typer.Option(
+            "--exact-sum",
+            help="Make the contributions add up exactly, by the smallest correction.",
+            rich_help_panel="Method",
+        ),
+    ] = False,
     preset: PresetOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -263,6 +290,7 @@ def explain(
     threads: ThreadsOption = None,
     engine: EngineOption = EngineName.native,
     provider: ProviderOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Explain which parts of an input a prediction comes from.
 
@@ -303,11 +331,14 @@ def explain(
             rule=rule.value,
             tolerance=tolerance,
             max_steps=max_steps,
+            memory_limit=memory_limit,
+            exact_sum=exact_sum,
             straight_through=straight_through,
             batch_size=batch_size,
             threads=threads,
             engine=engine.value,
             providers=provider or [],
+            precision=precision,
         )
     )
 

@@ -46,11 +46,14 @@ class Request:
     rule: str
     tolerance: float | None
     max_steps: int
+    memory_limit: int | None
+    exact_sum: bool
     straight_through: bool
     batch_size: int | None
     threads: int | None
     engine: str
     providers: Sequence[str]
+    precision: str | None
 
 
 def run(request: Request) -> None:
@@ -69,6 +72,7 @@ def run(request: Request) -> None:
         batch_size=request.batch_size,
         threads=request.threads,
         straight_through=request.straight_through,
+        precision=request.precision,
     )
     explained = explainer.wrt
     given = read_inputs(model, request.inputs, request.images)
@@ -149,6 +153,8 @@ def _explain(
             rule=request.rule,
             tolerance=request.tolerance,
             max_steps=request.max_steps,
+            memory_limit=request.memory_limit,
+            exact_sum=request.exact_sum,
             progress=report,
         )
 

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from igonnx import _core
+from igonnx.engine.control import CallControl
 from igonnx.engine.plan import Requests, RowPlan, RowResult
 from igonnx.engine.runtime import (
+    CPU,
     Providers,
     one_line,
     onnxruntime_module,
     requested_providers,
 )
+from igonnx.engine.workers import Workers, shared_out
 from igonnx.errors import EngineError, InputError
 
 __all__ = ["NativeEngine", "attach"]
@@ -71,7 +74,7 @@ def _release(version: str) -> tuple[int, ...]:
 class NativeEngine:
     """Runs row plans on one explanation graph through `igonnx._core`.
 
-    Several threads may call `run` on one engine at once.
+    Several threads may call `run` on one engine at once; their rows share chunks where the inputs allow.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class NativeEngine:
         providers: Providers = None,
         threads: int | None = None,
         name: str = "model",
+        queue_limit: int | None = None,
+        workers: Workers | None = None,
     ) -> None:
         """Load an explanation graph.
 
@@ -94,8 +99,10 @@ class NativeEngine:
         describe it as `igonnx.explanation_graph.ExplanationGraph` does. `external_data_folder` is
         where its external initializers lie. `providers` are execution providers by their full
         names, with options where given, in order of preference; None is the CPU alone. One that
-        the runtime does not have is an error. `threads` is per operator; None is the runtime's
-        choice. `name` stands for the model in error messages. Raises EngineError.
+        the runtime does not have is an error. `threads` is how many one call keeps busy; None: one per physical core.
+        `name` stands for the model in error messages. `queue_limit` is the number of calls that are served at a time;
+        further ones wait in line. `workers` says how the threads are shared out; None: as `shared_out` has it. Raises
+        EngineError.
         """
         attach()
         folder = None if external_data_folder is None else str(external_data_folder)
@@ -104,13 +111,26 @@ class NativeEngine:
         self._shared = tuple(shared)
         self._dtype = np.dtype(dtype)
         self._fixed_rows = fixed_rows
+        chosen = requested_providers(providers)
+        _require_no_cuda_graph(chosen)
+        on_cpu = all(provider == CPU for provider, _ in chosen)
+        workers = workers or (shared_out(threads) if on_cpu else Workers(threads=threads or 0))
+        self.lanes = workers.lanes
         self._session = _core.Session(
             model=model,
             external_data_folder=folder,
-            threads=threads or 0,
-            providers=requested_providers(providers),
+            threads=workers.threads,
+            providers=chosen,
             log_name=name,
+            queue_limit=queue_limit or 0,
+            runs_at_once=workers.runs_at_once,
+            lanes=workers.lanes,
         )
+
+    @property
+    def row_limit(self) -> int | None:
+        """Rows that a run may have since memory ran out with twice as many; None: it never did."""
+        return self._session.row_limit or None
 
     def run(
         self,
@@ -119,8 +139,13 @@ class NativeEngine:
         *,
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
+        control: CallControl | None = None,
     ) -> RowResult:
-        """Run a plan as `igonnx.engine.plan.Engine` says."""
+        """Run a plan as `igonnx.engine.plan.Engine` says.
+
+        Memory that runs out in a chunk halves it, and all later ones of this engine.
+        """
+        control = control or CallControl()
         fixed = {name: _pick(requests.batched, name, "batched") for name in self._batched}
         fixed |= {name: _pick(requests.shared, name, "shared") for name in self._shared}
         gradients, score, slope = self._session.run_plan(
@@ -137,8 +162,17 @@ class NativeEngine:
             batch_size=self._fixed_rows or batch_size,
             pad=self._fixed_rows is not None,
             progress=progress,
+            timeout=control.remaining(),
+            cancel=control.token,
         )
         return RowResult(dict(zip(self._explained, gradients, strict=True)), score, slope)
+
+
+def _require_no_cuda_graph(providers: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+    """Refuse what would replay a chunk on the addresses of an earlier one: each chunk binds memory of its own."""
+    for name, options in providers:
+        if options.get("enable_cuda_graph", "0").lower() in ("1", "true"):
+            raise InputError(f"enable_cuda_graph of {name} is not supported; leave it out")
 
 
 def _pick(arrays: Mapping[str, Any], name: str, what: str) -> Any:

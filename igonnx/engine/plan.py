@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.errors import InputError
+
+if TYPE_CHECKING:
+    from igonnx.engine.control import CallControl
 
 __all__ = ["Engine", "Requests", "RowPlan", "RowResult"]
 
@@ -96,13 +99,14 @@ class Engine(Protocol):
         *,
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
+        control: CallControl | None = None,
     ) -> RowResult:
         """Run `plan`, `batch_size` rows at a time.
 
-        `progress(rows done, all rows)` is called after each chunk; an exception it raises stops
-        the run and is passed on. The result depends on `batch_size` only by rounding. A graph that
-        takes only batches of one size gets batches of that size whatever `batch_size` is. Raises
-        InputError where the arrays do not fit the graph or each other, EngineError where the
-        runtime fails.
+        `progress(rows done, all rows)` is called after each chunk; an exception it raises stops the run and is passed
+        on. `control` may stop it too: DeadlineError, CancelledError. The result depends on `batch_size` only by
+        rounding. A graph that takes only batches of one size gets batches of that size whatever `batch_size` is. Rows
+        of several threads that call at once may share a batch. Raises InputError where the arrays do not fit the graph
+        or each other, EngineError where the runtime fails.
         """
         ...  # pragma: no cover

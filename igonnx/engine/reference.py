@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.engine.control import CallControl
 from igonnx.engine.plan import Requests, RowPlan, RowResult
 from igonnx.engine.runtime import RuntimeSession
 
@@ -38,11 +39,14 @@ class ReferenceEngine:
         *,
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
+        control: CallControl | None = None,
     ) -> RowResult:
-        """Run a plan as `igonnx.engine.plan.Engine` says."""
+        """Run a plan as `igonnx.engine.plan.Engine` says; `control` can stop it between two runs only."""
         sums = {name: np.zeros(requests.x[name].shape) for name in self._explained}
         score, slope = np.zeros(len(plan.row)), np.zeros(len(plan.row))
         for chunk in self._chunks(len(plan.row), batch_size):
+            if control is not None:
+                control.check(self._session.name, f"with {chunk[0]} of {len(plan.row)} rows done")
             count = len(np.unique(chunk))
             results = self._session.run(self._feeds(requests, plan, chunk))
             rows = chunk[:count]

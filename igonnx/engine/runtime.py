@@ -93,12 +93,17 @@ class RuntimeSession:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder)
             )
-        self._name = name
+        self.name = name
         chosen = requested_providers(providers)
         try:
             self._session = runtime.InferenceSession(model, options, providers=chosen)
         except Exception as error:  # the runtime's errors have no common base class
             raise EngineError(f"{name}: the runtime cannot load it: {one_line(error)}") from error
+        refused = {provider for provider, _ in chosen} - set(self._session.get_providers())
+        if refused:  # it has said so on its own terms, and gone on with the CPU
+            raise EngineError(
+                f"{name}: onnxruntime could not start {', '.join(sorted(refused))}: check its options and libraries"
+            )
         self.input_names = [value.name for value in self._session.get_inputs()]
         self.output_names = [value.name for value in self._session.get_outputs()]
 
@@ -109,7 +114,7 @@ class RuntimeSession:
         except Exception as error:
             shapes = ", ".join(f"{key} {list(np.shape(value))}" for key, value in feeds.items())
             raise EngineError(
-                f"{self._name}: the runtime failed on {shapes}: {one_line(error)}"
+                f"{self.name}: the runtime failed on {shapes}: {one_line(error)}"
             ) from error
         return dict(zip(self.output_names, results, strict=True))
 

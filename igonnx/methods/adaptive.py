@@ -1,102 +1,44 @@
-"""An adaptive mesh: spend gradients where the gradient changes, and stop when both errors are small enough.
+"""Integrated Gradients to a tolerance: gradients are spent where the gradient changes, and every one is reused.
 
-Every gradient is kept and reused. The rule is the composite trapezoid on the mesh's nodes; a round bisects the worst
-intervals, an eighth of all. An interval of width h with ends a, b is judged by
-
-- its completeness residual |h (slope_a + slope_b) / 2 - (score_b - score_a)|, known exactly, and
-- h ||G_a - G_b|| with G the gradient times (x - baseline).
-
-The L2 error of the attribution is estimated as the root of the sum of h^2 ||G_a - G_b||^2 / 12. That is its expectation
-when the gradient jumps once in the interval at a uniformly random place (a kink of a ReLU network), and also when it
-wanders like a Brownian bridge between the ends; for a smooth gradient it is an overestimate.
+The rule is the composite trapezoid on a mesh per request (`mesh`), which is refined in rounds (`refinement`) until the
+estimated error of the attribution and the completeness error are within the tolerance. All unfinished requests share
+each round, so that batches stay full; a request's own rounds depend on neither the others nor the batch size. The
+gradients whose weight may still change are kept within a memory limit (`kept_gradients`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from numbers import Real
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.attribution import Path, relative_error
+from igonnx.attribution import Path
 from igonnx.engine.plan import Engine, Requests, RowPlan
 from igonnx.errors import InputError, ToleranceWarning
+from igonnx.methods.kept_gradients import KeptGradients, Node, gradients_that_fit
+from igonnx.methods.mesh import Array, Errors, Mesh
 from igonnx.methods.path_integral import (
-    Array,
     Integral,
     Progress,
-    one_request,
-    repeated,
+    request_per_row,
     run_rows,
 )
+from igonnx.methods.refinement import divisions
 from igonnx.quadrature import trapezoid_weights
 
 __all__ = ["adaptive_mesh"]
 
-_FIRST_INTERVALS = 16
-_ROUND = 8
+_FIRST_NODES = 13
 
+# Requests join the rounds while their gradients are likely to fit: what an image takes for a tolerance of 1 to 2 %.
+_USUAL_NODES = 128
 
-@dataclass
-class _Mesh:
-    """Nodes of one request in increasing order, and what was computed there."""
-
-    alpha: Array = field(default_factory=lambda: np.zeros(0))
-    score: Array = field(default_factory=lambda: np.zeros(0))
-    slope: Array = field(default_factory=lambda: np.zeros(0))
-    # G [D] per node, all explained tensors flattened one behind the other.
-    contributions: list[NDArray[np.floating]] = field(default_factory=list)
-    change: Array = field(default_factory=lambda: np.zeros(0))  # ||G_a - G_b|| per interval
-
-    def insert(
-        self,
-        alpha: Array,
-        score: Array,
-        slope: Array,
-        contributions: Sequence[NDArray[np.floating]],
-    ) -> None:
-        known = {
-            (self.alpha[i], self.alpha[i + 1]): self.change[i] for i in range(len(self.alpha) - 1)
-        }
-        order = np.argsort(np.concatenate([self.alpha, alpha]), kind="stable")
-        everything = [*self.contributions, *contributions]
-        self.alpha = np.concatenate([self.alpha, alpha])[order]
-        self.score = np.concatenate([self.score, score])[order]
-        self.slope = np.concatenate([self.slope, slope])[order]
-        self.contributions = [everything[i] for i in order]
-        self.change = np.array(
-            [
-                known[a, b] if (a, b) in known else float(np.linalg.norm(right - left))
-                for a, b, left, right in zip(
-                    self.alpha,
-                    self.alpha[1:],
-                    self.contributions,
-                    self.contributions[1:],
-                    strict=False,
-                )
-            ]
-        )
-
-    def attribution(self) -> Array:
-        """The integral of G, [D]."""
-        total = np.zeros(self.contributions[0].shape)
-        for weight, contribution in zip(
-            trapezoid_weights(self.alpha), self.contributions, strict=True
-        ):
-            total += weight * contribution
-        return total
-
-    def residuals(self) -> Array:
-        """Completeness residual of each interval."""
-        widths = np.diff(self.alpha)
-        integral = widths * (self.slope[:-1] + self.slope[1:]) / 2
-        return integral - np.diff(self.score)
-
-    def estimated_error(self) -> float:
-        return float(np.sqrt(np.sum((np.diff(self.alpha) * self.change) ** 2) / 12))
+# Nodes of one interval of one request, with both ends.
+_Division: TypeAlias = tuple[int, Array]
 
 
 def adaptive_mesh(
@@ -106,148 +48,168 @@ def adaptive_mesh(
     tolerance: float,
     max_steps: int,
     batch_size: int,
+    memory_limit: int | None = None,
+    exact_sum: bool = False,
     progress: Progress = None,
 ) -> Integral:
-    """Integrate until the relative completeness error and the estimated relative L2 error are at most `tolerance`.
+    """Integrate until the estimated relative L2 error and the relative completeness error are at most `tolerance`.
 
-    At most `max_steps` gradients are evaluated per request; what is not reached by then is said in a
-    `ToleranceWarning`. Requests are refined one after the other: each keeps its gradients, max_steps times the size of
-    the explained tensors at most.
+    At most `max_steps` points are evaluated per request; what is not reached by then is said in a
+    `ToleranceWarning`. Where `memory_limit` (bytes; None: 512 MiB) cannot hold all gradients, some are evaluated
+    again; `steps_used` counts them too. With `exact_sum` the errors are judged as they will be after that correction
+    (`made_exact`), which is for the caller to make. Raises `InputError` for settings that make no sense, `EngineError`
+    where the engine fails.
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 < tolerance < 1:
         raise InputError(
             f"tolerance is {tolerance!r}; expected a number between 0 and 1, such as 0.01"
         )
     whole = isinstance(max_steps, int | np.integer) and not isinstance(max_steps, bool)
-    if not whole or max_steps < _FIRST_INTERVALS + 1:
+    if not whole or max_steps < _FIRST_NODES:
         raise InputError(
-            f"max_steps is {max_steps!r}; expected a whole number of at least {_FIRST_INTERVALS + 1}"
+            f"max_steps is {max_steps!r}; expected a whole number of at least {_FIRST_NODES}"
         )
-    count = len(requests.cotangent)
-    meshes, errors = [], []
-    for index in range(count):
-        mesh = _Mesh()
-        tick = None if progress is None else _offset(progress, index * max_steps, count * max_steps)
-        errors.append(
-            _refine(
-                engine, one_request(requests, index), mesh, tolerance, max_steps, batch_size, tick
-            )
-        )
-        meshes.append((mesh.alpha, mesh.score, mesh.slope, _split(mesh.attribution(), requests)))
+    kept = KeptGradients(gradients_that_fit(memory_limit, requests, _FIRST_NODES))
+    meshes = _Meshes(engine, requests, batch_size, kept)
+    errors = _refine(meshes, float(tolerance), int(max_steps), exact_sum, progress)
     _warn(errors, tolerance, max_steps)
-    if progress is not None:
-        progress(count * max_steps, count * max_steps)
+    done = [meshes.of[index] for index in range(len(requests.cotangent))]
     return Integral(
-        attribution={name: np.stack([parts[name] for *_, parts in meshes]) for name in requests.x},
+        attribution=_split(np.stack([mesh.total for mesh in done]), requests),
         paths=[
-            Path(alpha, trapezoid_weights(alpha), score, slope) for alpha, score, slope, _ in meshes
+            Path(mesh.alpha, trapezoid_weights(mesh.alpha), mesh.score, mesh.slope) for mesh in done
         ],
-        scores=np.array([score[-1] for _, score, _, _ in meshes]),
-        baseline_scores=np.array([score[0] for _, score, _, _ in meshes]),
-        steps_used=np.array([len(alpha) for alpha, *_ in meshes]),
-        error_estimate=np.array([error for error, _ in errors]),
+        scores=np.array([mesh.score[-1] for mesh in done]),
+        baseline_scores=np.array([mesh.score[0] for mesh in done]),
+        steps_used=meshes.evaluations,
+        error_estimate=np.array([mesh.errors().estimate for mesh in done]),
     )
 
 
 def _refine(
-    engine: Engine,
-    request: Requests,
-    mesh: _Mesh,
-    tolerance: float,
-    max_steps: int,
-    batch_size: int,
-    progress: Progress,
-) -> tuple[float, float]:
-    """Refine the mesh of one request; return the relative L2 and completeness errors that were reached."""
-    new = np.linspace(0.0, 1.0, _FIRST_INTERVALS + 1)
-    while True:
-        _evaluate(engine, request, mesh, new, batch_size)
+    meshes: _Meshes, tolerance: float, max_steps: int, exact_sum: bool, progress: Progress
+) -> list[Errors]:
+    """Go round by round until every request is done; return the errors that were reached."""
+    count = len(meshes.requests.cotangent)
+    together = max(meshes.kept.capacity // _USUAL_NODES, 1)
+    waiting, active = list(range(count)), list[int]()
+    errors: dict[int, Errors] = {}
+    while waiting or active:
+        round_: list[_Division] = []
+        for index in list(active):
+            mesh = meshes.of[index]
+            errors[index] = mesh.errors(exact_sum=exact_sum)
+            more = divisions(mesh, errors[index], tolerance, max_steps - len(mesh.alpha))
+            round_ += [(index, nodes) for nodes in more]
+            if not more:
+                active.remove(index)
+                meshes.kept.forget(index)
+        while waiting and len(active) < together:
+            active.append(waiting.pop(0))
+            round_.append((active[-1], np.linspace(0.0, 1.0, _FIRST_NODES)))
+        meshes.divide(round_)
         if progress is not None:
-            progress(len(mesh.alpha), max_steps)
-        attribution = mesh.attribution()
-        size = float(np.linalg.norm(attribution))
-        estimate = mesh.estimated_error() / size if size > 0 else float(mesh.estimated_error() > 0)
-        residuals = mesh.residuals()
-        completeness = float(
-            relative_error(
-                residuals.sum(), mesh.score[-1] - mesh.score[0], np.abs(attribution).sum()
+            spent = sum(len(meshes.of[index].alpha) for index in active)
+            finished = count - len(waiting) - len(active)
+            progress(finished * max_steps + spent, count * max_steps)
+    return [errors[index] for index in range(count)]
+
+
+class _Meshes:
+    """The meshes of all requests that were begun, and the evaluation of new nodes."""
+
+    def __init__(
+        self, engine: Engine, requests: Requests, batch_size: int, kept: KeptGradients
+    ) -> None:
+        self.engine, self.requests, self.batch_size, self.kept = engine, requests, batch_size, kept
+        self.of: dict[int, Mesh] = {}
+        self.evaluations = np.zeros(len(requests.cotangent), np.int64)
+
+    def divide(self, divisions: Sequence[_Division]) -> None:
+        """Evaluate the nodes that are new, and put them into the meshes; a request's first division begins its mesh."""
+        for group in self._groups(divisions):
+            needed = {(index, float(alpha)) for index, nodes in group for alpha in nodes}
+            if self.kept.is_short_of(needed):
+                self.kept.make_room(needed, self._worth())
+            values = self._evaluate(sorted(node for node in needed if node not in self.kept))
+            for index, nodes in group:
+                contributions = [self.kept[index, float(alpha)] for alpha in nodes]
+                if index in self.of:
+                    new = np.array([values[index, float(alpha)] for alpha in nodes[1:-1]])
+                    self.of[index].divide(nodes, new[:, 0], new[:, 1], contributions)
+                else:
+                    new = np.array([values[index, float(alpha)] for alpha in nodes])
+                    self.of[index] = Mesh(nodes, new[:, 0], new[:, 1], contributions)
+
+    def _groups(self, divisions: Sequence[_Division]) -> Iterator[list[_Division]]:
+        """Divisions one behind the other whose gradients can be kept at once."""
+        group: list[_Division] = []
+        size = 0
+        for division in divisions:
+            length = len(division[1])
+            if group and size + length > self.kept.capacity:
+                yield group
+                group, size = [], 0
+            group.append(division)
+            size += length
+        if group:
+            yield group
+
+    def _worth(self) -> dict[Node, float]:
+        """How soon each node's gradient may be needed: the larger share in the error of the intervals beside it."""
+        worth = {}
+        for index in self.kept.requests():
+            mesh = self.of[index]
+            shares = mesh.variances() / (mesh.size**2 or 1.0)
+            beside = np.maximum(np.append(shares, 0.0), np.append(0.0, shares))
+            worth.update({(index, float(a)): w for a, w in zip(mesh.alpha, beside, strict=True)})
+        return worth
+
+    def _evaluate(self, nodes: Sequence[Node]) -> dict[Node, tuple[float, float]]:
+        """Score and slope at each node; the gradients are put where they are kept."""
+        values: dict[Node, tuple[float, float]] = {}
+        for start in range(0, len(nodes), self.batch_size):
+            chunk = nodes[start : start + self.batch_size]
+            examples = np.array([index for index, _ in chunk])
+            alpha = np.array([alpha for _, alpha in chunk])
+            rows = request_per_row(self.requests, examples)
+            plan = RowPlan(np.arange(len(chunk)), alpha, np.ones(len(chunk)))
+            result = run_rows(
+                self.engine, rows, plan, batch_size=self.batch_size, examples=examples
             )
-        )
-        budget = max_steps - len(mesh.alpha)
-        if (estimate <= tolerance and completeness <= tolerance) or budget <= 0:
-            return estimate, completeness
-        judged = (estimate > tolerance, completeness > tolerance)
-        count = min(budget, _round_size(mesh))
-        new = _bisected(mesh, residuals, size, count, judged)
+            parts = [_contribution(result.weighted_gradient[name], rows, name) for name in rows.x]
+            for row, node in enumerate(chunk):
+                # A copy of its own: a view would hold on to the whole chunk.
+                self.kept.add(node, np.concatenate([part[row] for part in parts]))
+                values[node] = float(result.score[row]), float(result.slope[row])
+            np.add.at(self.evaluations, examples, 1)
+        return values
 
 
-def _round_size(mesh: _Mesh) -> int:
-    """Intervals to bisect in one round: an eighth of them, in eights, which fills batches of the usual sizes.
-
-    It must not depend on the batch size: the result would.
-    """
-    return _ROUND * -(-len(mesh.alpha) // (8 * _ROUND))
-
-
-def _bisected(
-    mesh: _Mesh, residuals: Array, size: float, count: int, judged: tuple[bool, bool]
-) -> Array:
-    """Midpoints of the `count` intervals with the largest error, each measure relative to its whole.
-
-    `judged` says which measures still miss the tolerance, change and completeness: only those count.
-    """
-    widths = np.diff(mesh.alpha)
-    total = abs(mesh.score[-1] - mesh.score[0])
-    by_change = widths * mesh.change / (size or 1.0)
-    by_residual = np.abs(residuals) / total if total > 0 else np.zeros_like(residuals)
-    badness = np.maximum(by_change * judged[0], by_residual * judged[1])
-    worst = np.argsort(-badness, kind="stable")[:count]
-    return np.sort(mesh.alpha[worst] + widths[worst] / 2)
-
-
-def _evaluate(
-    engine: Engine, request: Requests, mesh: _Mesh, alpha: Array, batch_size: int
-) -> None:
-    """Evaluate scores, slopes and gradients at `alpha` and put them into the mesh."""
-    for start in range(0, len(alpha), batch_size):
-        points = alpha[start : start + batch_size]
-        count = len(points)
-        plan = RowPlan(np.arange(count), points, np.ones(count))
-        result = run_rows(engine, repeated(request, count), plan, batch_size=batch_size)
-        rows: list[list[NDArray[np.floating]]] = [[] for _ in range(count)]
-        for name, gradient in result.weighted_gradient.items():
-            path = request.x[name].astype(np.float64) - request.baseline[name]
-            contribution = (gradient * path).astype(request.x[name].dtype)
-            for row, values in zip(rows, contribution, strict=True):
-                row.append(values.reshape(-1))
-        mesh.insert(points, result.score, result.slope, [np.concatenate(row) for row in rows])
+def _contribution(gradient: NDArray[Any], rows: Requests, name: str) -> NDArray[Any]:
+    """The gradient of one tensor times its path, [B, D], in the tensor's own precision."""
+    path = rows.x[name] - rows.baseline[name]
+    product = np.multiply(gradient, path, dtype=path.dtype, casting="same_kind")
+    return np.asarray(product.reshape(len(product), -1))
 
 
 def _split(flat: Array, requests: Requests) -> dict[str, Array]:
-    parts, start = {}, 0
-    for name, array in requests.x.items():
-        shape = array.shape[1:]
-        length = int(np.prod(shape, dtype=np.int64))
-        parts[name] = flat[start : start + length].reshape(shape)
-        start += length
-    return parts
+    """Explained tensors [R, ...] from the flattened ones behind one another, [R, D]."""
+    ends = np.cumsum([array[0].size for array in requests.x.values()])
+    parts = np.split(flat, ends[:-1], axis=1)
+    return {
+        name: part.reshape(array.shape)
+        for (name, array), part in zip(requests.x.items(), parts, strict=True)
+    }
 
 
-def _offset(progress: Progress, done_before: int, total: int) -> Progress:
-    def tick(done: int, _: int) -> None:
-        if progress is not None:
-            progress(done_before + done, total)
-
-    return tick
-
-
-def _warn(errors: Sequence[tuple[float, float]], tolerance: float, max_steps: int) -> None:
-    for index, (estimate, completeness) in enumerate(errors):
-        if estimate > tolerance or completeness > tolerance:
+def _warn(errors: Sequence[Errors], tolerance: float, max_steps: int) -> None:
+    for index, error in enumerate(errors):
+        if error.estimate > tolerance or error.completeness > tolerance:
             warnings.warn(
                 f"example {index}: the tolerance {tolerance:g} was not reached in {max_steps} steps: estimated "
-                f"relative error {estimate:.3g}, relative completeness error {completeness:.3g}; raise max_steps "
-                "or the tolerance",
+                f"relative error {error.estimate:.3g}, relative completeness error {error.completeness:.3g}; raise "
+                "max_steps or the tolerance",
                 ToleranceWarning,
                 stacklevel=4,
             )

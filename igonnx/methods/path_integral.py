@@ -5,7 +5,7 @@ Integrated Gradients (Sundararajan, Taly and Yan, 2017, arXiv:1703.01365) is (x 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -35,6 +35,7 @@ class Integral:
     baseline_scores: Array  # [R]
     steps_used: NDArray[np.int64]  # [R], gradient evaluations that count in the sum
     error_estimate: Array | None = None  # [R], estimated relative L2 error of the attribution
+    correction: Array | None = None  # [R], what exact_sum added, as a share of each contribution
 
 
 def fixed_rule(
@@ -71,9 +72,17 @@ def fixed_rule(
 
 
 def run_rows(
-    engine: Engine, requests: Requests, plan: RowPlan, *, batch_size: int, progress: Progress = None
+    engine: Engine,
+    requests: Requests,
+    plan: RowPlan,
+    *,
+    batch_size: int,
+    progress: Progress = None,
+    examples: NDArray[np.int64] | None = None,
 ) -> RowResult:
     """Run a plan and refuse gradients that are not finite: `EngineError` names the first such request and alpha.
+
+    `examples` are the numbers by which the requests are known to the caller, where those are not 0, 1, 2.
 
     A row of no weight is there for its score; where only its gradient is not finite (a norm at zero, at the baseline),
     the sums are formed again without it.
@@ -86,9 +95,10 @@ def run_rows(
     bad = np.flatnonzero(~usable & needed)
     if bad.size:
         first = int(bad[0])
+        example = plan.row[first] if examples is None else examples[plan.row[first]]
         what = "the gradient" if np.isfinite(result.score[first]) else "the score"
         raise EngineError(
-            f"{what} is not finite at alpha = {plan.alpha[first]:.6g} on the path of example {plan.row[first]} "
+            f"{what} is not finite at alpha = {plan.alpha[first]:.6g} on the path of example {example} "
             f"({bad.size} of {len(plan.row)} points): try another baseline, or wrt= a tensor behind the singularity"
         )
     kept = RowPlan(plan.row[usable], plan.alpha[usable], plan.weight[usable])
@@ -102,28 +112,16 @@ def times_path(gradient: NDArray[Any], requests: Requests, name: str) -> Array:
     return np.asarray(gradient * path)
 
 
-def one_request(requests: Requests, index: int) -> Requests:
-    """The requests object that holds only request `index`."""
-    rows = slice(index, index + 1)
+def request_per_row(requests: Requests, rows: NDArray[np.int64]) -> Requests:
+    """A request of its own for each row, so that each row's gradient comes out on its own; `rows` name the requests."""
+
+    def picked(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {name: array[rows] for name, array in arrays.items()}
+
     return replace(
         requests,
-        x={name: array[rows] for name, array in requests.x.items()},
-        baseline={name: array[rows] for name, array in requests.baseline.items()},
-        batched={name: array[rows] for name, array in requests.batched.items()},
+        x=picked(requests.x),
+        baseline=picked(requests.baseline),
+        batched=picked(requests.batched),
         cotangent=requests.cotangent[rows],
-    )
-
-
-def repeated(requests: Requests, count: int) -> Requests:
-    """A single request `count` times over, so that each row's gradient comes out on its own."""
-
-    def copies(array: NDArray[Any]) -> NDArray[Any]:
-        return np.repeat(array, count, axis=0)
-
-    return replace(
-        requests,
-        x={name: copies(array) for name, array in requests.x.items()},
-        baseline={name: copies(array) for name, array in requests.baseline.items()},
-        batched={name: copies(array) for name, array in requests.batched.items()},
-        cotangent=copies(requests.cotangent),
     )

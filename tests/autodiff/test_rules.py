@@ -56,6 +56,7 @@ _SEQUENCES = (
 ELSEWHERE = {
     **{("", name): HERE / "test_control_flow.py" for name in ("If", "Loop", "Scan")},
     **{("", name): HERE / "test_sequences.py" for name in _SEQUENCES},
+    ("ai.igonnx", "GeluWithSlope"): HERE.parent / "native" / "test_gelu_with_slope.py",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import onnx_ir as ir
 
@@ -190,17 +191,43 @@ def gelu(v: Vjp) -> Gradients:
     return [op.Mul(v.g, op.Mul(op.Add(op.Add(t, 1.0), slope), 0.5))]
 
 
+@rule("GeluWithSlope", domain="ai.igonnx")
+def gelu_with_slope(v: Vjp) -> Gradients:
+    """Gelu of the plugin, whose second output is the slope."""
+    return [v.op.Mul(v.g, v.node.outputs[1]), None]
+
+
 @rule("Softmax")
 def softmax(v: Vjp) -> Gradients:
     """Softmax along an axis: y (g - sum of g y)."""
     op, axis, y = v.op, v.attribute("axis", -1), v.y
-    if _is_replaced_in_places(y):
+    masked = _is_replaced_in_places(y)
+    if op.native and y.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE) and _is_last(axis, y):
+        g = _before_replacement(v.g, y) if masked else v.g
+        return [op.emit("SoftmaxGradient", g, y, domain="ai.igonnx", masked=int(masked))]
+    if masked:
         # Rows of minus infinity alone give NaN; where the model puts something else, no gradient arrives.
         unused = op.And(op.IsNaN(y), op.Equal(v.g, op.scalar(0.0, y)))
         y = op.Where(unused, op.scalar(0.0, y), y)
     weighted = op.Mul(v.g, y)
     total = op.ReduceSum(weighted, [axis], keepdims=1)
     return [op.Sub(weighted, op.Mul(y, total))]
+
+
+def _is_last(axis: int, value: ir.Value) -> bool:
+    return axis == -1 or (value.shape is not None and axis == len(value.shape) - 1)
+
+
+def _before_replacement(g: ir.Value, y: ir.Value) -> ir.Value:
+    """`g` without what puts zeros where `y` is NaN: the plugin's operator takes what stands there for zero anyway."""
+    node = g.producer()
+    if node is None or node.op_type != "Where":
+        return g
+    condition, zero, kept = (cast("ir.Value", value) for value in node.inputs)
+    test, constant = condition.producer(), zero.const_value
+    if test is None or test.op_type != "IsNaN" or test.inputs[0] is not y or constant is None:
+        return g
+    return kept if constant.size == 1 and not constant.numpy().any() else g
 
 
 def _is_replaced_in_places(value: ir.Value) -> bool:

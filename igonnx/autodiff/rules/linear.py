@@ -60,7 +60,10 @@ def transpose_last(op: GraphBuilder, matrix: ir.Value) -> ir.Value:
     """Swap the last two axes."""
     axes = list(range(rank(matrix)))
     axes[-2:] = axes[-1], axes[-2]
-    return cast("ir.Value", op.Transpose(matrix, perm=axes))
+    result = cast("ir.Value", op.Transpose(matrix, perm=axes))
+    sizes = list(cast("ir.Shape", matrix.shape))
+    result.shape = ir.Shape([sizes[axis] for axis in axes])
+    return result
 
 
 @rule("Gemm")

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import broadcast_to, unbroadcast
 from igonnx.autodiff.registry import Gradients, Vjp, rule
-from igonnx.graph.builder import GraphBuilder, dtype_of, rank
+from igonnx.graph.builder import GraphBuilder, dims, dtype_of, rank, static_shape
 
 
 @rule("LayerNormalization")
@@ -20,6 +20,9 @@ def layer_normalization(v: Vjp) -> Gradients:
     op, x, scale = v.op, v.x, v.input(1)
     axes = list(range(v.attribute("axis", -1) % rank(x), rank(x)))
     mean, inverse = (_statistic(v, index, axes) for index in (1, 2))
+    if _in_one_pass(v, inverse, axes):
+        to_x = op.emit("LayerNormGradient", v.g, x, scale, mean, inverse, domain="ai.igonnx")
+        return [to_x, None, None]
     precise = dtype_of(inverse)
     normalized = op.Mul(op.Sub(op.cast(x, precise), mean), inverse)
     to_x = to_scale = to_bias = None
@@ -46,6 +49,22 @@ def normalized_gradient(
     centred = op.Sub(h, op.reduce("ReduceMean", h, axes))
     along = op.reduce("ReduceMean", op.Mul(h, normalized), axes)
     return op.Mul(op.Sub(centred, op.Mul(normalized, along)), inverse)  # type: ignore[no-any-return]
+
+
+def _in_one_pass(v: Vjp, inverse: ir.Value, axes: list[int]) -> bool:
+    """Whether the plugin's operator can do it: by x alone, in one type, with a scale for each element of a row."""
+    x, scale = v.x, v.input(1)
+    return (
+        bool(v.op.native)
+        and v.gradients[0] is not None
+        and not any(gradient is not None for gradient in v.gradients[1:])
+        and v.wanted[0]
+        and not any(v.wanted[1:])
+        and x.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+        and x.dtype == inverse.dtype == scale.dtype
+        and static_shape(scale) is not None
+        and dims(scale) == dims(x)[axes[0] :]
+    )
 
 
 def _by_statistics(
