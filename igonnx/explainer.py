@@ -54,8 +54,9 @@ class Explainer:
         batch_size: rows (gradients) computed at once; default: tried out in the first long call, whose own rows are the
             measurement, and remembered in the user's cache (IGONNX_CACHE_DIR; "off": not). Results depend on it by
             rounding only; give a number where even that must not change from call to call.
-        memory_limit: bytes of working memory that rows computed at once may take, estimated from the graph, where
-            `batch_size` is not given; default: a quarter of the machine's memory. One row is run in any case.
+        memory_limit: bytes that rows computed at once may take, estimated from the graph, where `batch_size` is not
+            given (default: a quarter of the machine's memory; one row is run in any case), and as many again for the
+            gradients that `tolerance` keeps (default: 512 MiB).
         threads: threads per operator; default: ONNX Runtime's choice, one per physical core.
         straight_through: gradients go straight through the rounding of quantised operators, with slope one inside the
             range of the codes and zero outside, as through torch.fake_quantize; False: rounding has its own slope,
@@ -174,8 +175,9 @@ class Explainer:
                 error of the attribution are both at most this; `steps` and `rule` are then not used.
             max_steps: points per example at which `tolerance` may evaluate the gradient; what it then did not reach is
                 said in a `ToleranceWarning`.
-            memory_limit: bytes that the gradients kept for `tolerance` may take; None: 512 MiB, or what 13 gradients
-                need. Beyond it some are computed again: it costs time, not accuracy.
+            memory_limit: bytes that the gradients kept for `tolerance` may take; None: as many as the explainer's limit
+                has, else 512 MiB, or what 13 gradients need. Beyond it some are computed again: it costs time, not
+                accuracy.
             exact_sum: make the values add up to the change in score by the smallest correction: each is moved by the
                 same share of its size, which `Attribution.correction` records. A tolerance then is for the
                 estimated error, the correction included, and takes fewer gradients.
@@ -217,7 +219,7 @@ class Explainer:
                 tolerance=tolerance,
                 max_steps=max_steps,
                 batch_size=batch_size,
-                memory_limit=memory_limit,
+                memory_limit=self._settings.memory_limit if memory_limit is None else memory_limit,
                 exact_sum=exact_sum,
                 progress=progress,
             )

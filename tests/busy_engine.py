@@ -17,6 +17,7 @@ from igonnx import CancelledError, CancelToken
 from igonnx.engine import Requests, RowPlan
 from igonnx.engine.control import CallControl
 from igonnx.engine.native import NativeEngine
+from igonnx.engine.workers import Workers
 
 __all__ = [
     "FOREVER",
@@ -37,7 +38,7 @@ PATIENCE = 60  # seconds after which something has gone wrong
 
 def loop_engine(model: Toy, **changes: Any) -> NativeEngine:
     """`turns` has a number per request, so that calls with different ones can share a chunk."""
-    return model.engine(batched=("scale", "turns"), runs_at_once=1, threads=1, **changes)
+    return model.engine(batched=("scale", "turns"), workers=Workers(1), **changes)
 
 
 def loop_requests(model: Toy, count: int, turns: int = 1, seed: int = 0) -> Requests:

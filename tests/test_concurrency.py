@@ -33,6 +33,7 @@ from igonnx import CancelledError, CancelToken, DeadlineError, EngineError, Inpu
 from igonnx.engine import Requests, RowPlan
 from igonnx.engine.control import CallControl, call_control
 from igonnx.engine.native import NativeEngine
+from igonnx.engine.workers import Workers
 
 # -- shared chunks ---------------------------------------------------------------------------------
 
@@ -101,7 +102,7 @@ def test_callers_that_do_not_fit_do_not_share(what: str) -> None:
             onnx.helper.make_tensor_value_info("extra", onnx.TensorProto.FLOAT, ["R", "L"])
         )
     batched = ("scale", "turns", "extra") if what == "trailing shape" else ("scale", "turns")
-    engine = model.engine(batched=batched, runs_at_once=1, threads=1)
+    engine = model.engine(batched=batched, workers=Workers(1))
 
     def with_extra(requests: Requests, length: int) -> Requests:
         extra = {"extra": np.zeros((1, length), np.float32)}
@@ -127,7 +128,7 @@ def test_callers_that_do_not_fit_do_not_share(what: str) -> None:
 
 def test_a_lone_caller_runs_as_ever() -> None:
     model = toy(np.float64)
-    engine, requests, plan = model.engine(), model.requests(3), random_plan(3, 10)
+    engine, requests, plan = model.engine(threads=1), model.requests(3), random_plan(3, 10)
     for _ in range(3):
         engine.run(requests, plan, batch_size=4)
     session = engine._session
@@ -159,7 +160,7 @@ def test_calls_take_turns() -> None:
 
 def test_two_runs_at_once() -> None:
     model = with_loop(toy(np.float64))
-    engine = model.engine(batched=("scale", "turns"), runs_at_once=2, threads=1)
+    engine = model.engine(batched=("scale", "turns"), workers=Workers(1, runs_at_once=2))
     with blocked(engine, model):
         # A full chunk runs beside the one that does not end; a chunk that is not full would wait.
         requests, plan = loop_requests(model, 2), random_plan(2, 8)
@@ -373,13 +374,15 @@ class Storm:
         return 1
 
 
-@pytest.mark.parametrize(("runs_at_once", "queue_limit"), [(1, None), (2, None), (2, 3)])
-def test_calls_of_all_kinds_at_once(runs_at_once: int, queue_limit: int | None) -> None:
+@pytest.mark.parametrize(
+    ("lanes", "runs_at_once", "queue_limit"),
+    [(1, 1, None), (1, 2, None), (1, 2, 3), (2, 2, None), (3, 2, 2), (2, 4, 1)],
+)
+def test_calls_of_all_kinds_at_once(lanes: int, runs_at_once: int, queue_limit: int | None) -> None:
     model = with_loop(with_lookup(toy(np.float64)))
     engine = model.engine(
         batched=("scale", "turns"),
-        threads=1,
-        runs_at_once=runs_at_once,
+        workers=Workers(1, lanes, runs_at_once),
         queue_limit=queue_limit,
     )
     with ThreadPoolExecutor(6) as pool:

@@ -1,6 +1,5 @@
 """The native engine on explanation graphs written by hand, against NumPy in double precision."""
 
-import os
 import re
 import signal
 import subprocess
@@ -105,7 +104,7 @@ def test_batch_size_changes_only_rounding() -> None:
 def test_progress_after_every_chunk() -> None:
     model = toy()
     calls: list[tuple[int, int]] = []
-    model.engine().run(
+    model.engine(threads=1).run(
         model.requests(2),
         random_plan(2, 10),
         batch_size=4,
@@ -122,7 +121,7 @@ def test_an_exception_of_progress_stops_the_run() -> None:
         calls.append(done)
         raise KeyError("enough")
 
-    engine = model.engine()
+    engine = model.engine(threads=1)
     arrays, plan = model.requests(2), random_plan(2, 10)
     with pytest.raises(KeyError, match="enough"):
         engine.run(arrays, plan, batch_size=4, progress=stop)
@@ -377,17 +376,6 @@ def test_options_of_a_provider_reach_the_session(monkeypatch: pytest.MonkeyPatch
     toy().engine(providers=[("CUDAExecutionProvider", {"device_id": 1})])
     assert given["providers"] == [("CUDAExecutionProvider", {"device_id": "1"})]
     assert given["runs_at_once"] == 1
-
-
-@pytest.mark.parametrize(("threads", "runs"), [(None, 1), (1, 8), (3, 2), (16, 1)])
-def test_runs_at_once_fill_the_processors(
-    monkeypatch: pytest.MonkeyPatch, threads: int | None, runs: int
-) -> None:
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(_core, "Session", lambda **arguments: given.update(arguments))
-    toy().engine(threads=threads)
-    assert given["runs_at_once"] == runs
 
 
 def test_the_version_of_the_runtime() -> None:

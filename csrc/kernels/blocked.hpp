@@ -2,6 +2,7 @@
 // channels of one pixel together. A block of 1 is the ordinary layout.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -33,6 +34,69 @@ struct Tap {
   const float* weight;
 };
 
+/// One tap across: how many columns further its gradient for column 0 lies, and which it is.
+struct ColumnTap {
+  std::int64_t offset;
+  std::int64_t index;
+};
+
+/// The rows of a gradient that some rows of the input depend on, between zeros on both sides, so
+/// that no tap ever reaches beyond a row.
+struct PaddedRows {
+  PaddedRows(const Sliding& down, const Sliding& across, std::int64_t first_row,
+             std::int64_t end_row)
+      : first(std::max<std::int64_t>(
+            0, above((first_row + down.begin) - (down.kernel - 1) * down.dilation, down.stride))),
+        end(std::min(down.outputs, (end_row - 1 + down.begin) / down.stride + 1)),
+        left(std::max<std::int64_t>(
+            0, above((across.kernel - 1) * across.dilation - across.begin, across.stride))),
+        width(left +
+              std::max(across.outputs, (across.inputs - 1 + across.begin) / across.stride + 1)) {}
+
+  /// Pixels in all rows.
+  std::int64_t size() const { return std::max<std::int64_t>(0, end - first) * width; }
+
+  std::int64_t first;  // rows of the gradient
+  std::int64_t end;
+  std::int64_t left;   // zeros in front of each
+  std::int64_t width;  // with the zeros
+
+ private:
+  static std::int64_t above(std::int64_t number, std::int64_t by) {
+    return number <= 0 ? number / by : (number + by - 1) / by;
+  }
+};
+
+/// One tap of a stem: where the gradient that it takes to column 0 lies among the padded rows of a
+/// channel, and its weight among those of a filter.
+struct StemTap {
+  std::int64_t source;
+  std::int64_t weight;
+};
+
+/// The input gradient of a convolution with few input channels, for some rows of one example, in
+/// the ordinary layout.
+struct StemTask {
+  Sliding down, across;
+  std::int64_t channels;  // of the input, at most 4
+  std::int64_t filters;
+  const float* gradient;  // [filters, outputs, outputs]
+  const float* weight;    // [filters, channels, kernel, kernel]
+  float* result;          // [channels, inputs, inputs]
+  std::int64_t first_row;
+  std::int64_t end_row;
+  StemTap* taps;           // room for as many as the kernel has
+  ColumnTap* column_taps;  // likewise, across
+  float* rows;             // room for stem_room()
+};
+
+/// Numbers that StemTask::rows must have room for.
+inline std::int64_t stem_room(const StemTask& task) {
+  const PaddedRows rows(task.down, task.across, task.first_row, task.end_row);
+  constexpr std::int64_t beyond = 32;  // the kernel reads whole vectors
+  return rows.size() * task.filters + beyond;
+}
+
 /// One phase as it lies in one row: pixel i of the phase is `data[(i - start) * b]` for the `count`
 /// pixels from `start` on, and zero elsewhere. `data` is null if all of it is zero.
 struct PhaseRow {
@@ -50,6 +114,9 @@ struct BlockedKernels {
   void (*depthwise_gradient)(const Sliding& down, const Sliding& across, const float* gradient,
                              const float* weight, const float* value, float* result,
                              std::int64_t first_row, std::int64_t end_row, Mask mask, Tap* taps);
+
+  /// Rows first_row..end_row - 1 of the result, 2 b columns at a time.
+  void (*stem_gradient)(const StemTask& task);
 
   /// One row of `width` pixels: pixel w is pixel (w + begin) / stride of phase (w + begin) %
   /// stride. `value` is read only if the mask is on.

@@ -131,6 +131,109 @@ inline void depthwise_gradient(const Sliding& down, const Sliding& across, const
   }
 }
 
+// The taps across that reach columns w, w + stride, ...; returns how many. Divisions are slow, so
+// this is not done for each row anew.
+inline std::int64_t column_taps(const Sliding& across, std::int64_t w, ColumnTap* taps) {
+  std::int64_t count = 0;
+  for (std::int64_t k = 0; k < across.kernel; ++k) {
+    const std::int64_t x = w + across.begin - k * across.dilation;
+    if (x % across.stride == 0) taps[count++] = {x / across.stride, k};
+  }
+  return count;
+}
+
+// Calls `visit(row, k)` for each tap k along the height that takes a row of the gradient to row h.
+template <typename Visit>
+inline void for_each_row(const Sliding& down, std::int64_t h, const Visit& visit) {
+  for (std::int64_t k = 0; k < down.kernel; ++k) {
+    std::int64_t y = h + down.begin - k * down.dilation;
+    if (y < 0) break;
+    if (down.stride > 1) {
+      if (y % down.stride != 0) continue;
+      y /= down.stride;
+    }
+    if (y < down.outputs) visit(y, k);
+  }
+}
+
+// Two vectors of neighbouring columns of a phase, from column i on, in all channels.
+template <int lanes, int channels>
+inline void sum_stem_taps(const StemTask& task, const float* rows, std::int64_t room,
+                          std::int64_t count, std::int64_t columns, float* result) {
+  const std::int64_t taps_per_filter = task.down.kernel * task.across.kernel;
+  Lanes<lanes> sums[channels][2] = {};
+  for (std::int64_t f = 0; f < task.filters; ++f) {
+    const float* const weight = task.weight + f * channels * taps_per_filter;
+    const float* const source = rows + f * room;
+    for (std::int64_t t = 0; t < count; ++t) {
+      const Lanes<lanes> left = load<lanes>(source + task.taps[t].source);
+      const Lanes<lanes> right = load<lanes>(source + task.taps[t].source + lanes);
+      for (int c = 0; c < channels; ++c) {
+        const float factor = weight[c * taps_per_filter + task.taps[t].weight];
+        sums[c][0] += factor * left;
+        sums[c][1] += factor * right;
+      }
+    }
+  }
+  const std::int64_t step = task.across.stride;
+  const std::int64_t plane = task.down.inputs * task.across.inputs;
+  for (int c = 0; c < channels; ++c) {
+    float found[2 * lanes];
+    store<lanes>(found, sums[c][0]);
+    store<lanes>(found + lanes, sums[c][1]);
+    for (std::int64_t i = 0; i < columns; ++i) result[c * plane + i * step] = found[i];
+  }
+}
+
+template <int lanes, int channels>
+inline void stem_gradient_of(const StemTask& task) {
+  const PaddedRows rows(task.down, task.across, task.first_row, task.end_row);
+  const std::int64_t room = rows.size();
+  const std::int64_t outputs = task.across.outputs;
+  std::fill_n(task.rows, stem_room(task), 0.0f);
+  for (std::int64_t f = 0; f < task.filters; ++f) {
+    for (std::int64_t y = rows.first; y < rows.end; ++y) {
+      std::copy_n(task.gradient + (f * task.down.outputs + y) * outputs, outputs,
+                  task.rows + f * room + (y - rows.first) * rows.width + rows.left);
+    }
+  }
+  const std::int64_t step = task.across.stride;
+  const std::int64_t width = task.across.inputs;
+  for (std::int64_t w = 0; w < std::min(step, width); ++w) {
+    const std::int64_t columns = (width - w + step - 1) / step;
+    const std::int64_t across = column_taps(task.across, w, task.column_taps);
+    for (std::int64_t h = task.first_row; h < task.end_row; ++h) {
+      std::int64_t count = 0;
+      for_each_row(task.down, h, [&](std::int64_t y, std::int64_t k) {
+        for (std::int64_t t = 0; t < across; ++t) {
+          const ColumnTap tap = task.column_taps[t];
+          task.taps[count++] = {(y - rows.first) * rows.width + rows.left + tap.offset,
+                                k * task.across.kernel + tap.index};
+        }
+      });
+      for (std::int64_t i = 0; i < columns; i += 2 * lanes) {
+        sum_stem_taps<lanes, channels>(task, task.rows + i, room, count,
+                                       std::min<std::int64_t>(2 * lanes, columns - i),
+                                       task.result + h * width + w + i * step);
+      }
+    }
+  }
+}
+
+template <int lanes>
+inline void stem_gradient(const StemTask& task) {
+  switch (task.channels) {
+    case 1:
+      return stem_gradient_of<lanes, 1>(task);
+    case 2:
+      return stem_gradient_of<lanes, 2>(task);
+    case 3:
+      return stem_gradient_of<lanes, 3>(task);
+    default:
+      return stem_gradient_of<lanes, 4>(task);
+  }
+}
+
 template <int block>
 inline void interleave_row(const PhaseRow* phases, std::int64_t stride, std::int64_t begin,
                            std::int64_t width, const float* value, float* result, Mask mask) {
@@ -180,7 +283,8 @@ inline void max_pool_gradient(const Sliding& down, const Sliding& across, const 
 
 template <int block>
 constexpr BlockedKernels table() {
-  return {depthwise_gradient<block>, interleave_row<block>, max_pool_gradient<block>};
+  return {depthwise_gradient<block>, stem_gradient<block>, interleave_row<block>,
+          max_pool_gradient<block>};
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "operators/matmul_bfloat16.hpp"
 #include "operators/max_pool_gradient.hpp"
 #include "operators/softmax_gradient.hpp"
+#include "operators/stem_gradient.hpp"
 
 namespace igonnx::plugin {
 
@@ -23,6 +24,7 @@ std::vector<CustomOperator> all_operators(const ort::Api& api, std::uint32_t abi
       make_operator<LayerNormGradient<double>>(api, abi_version),
       make_operator<MatMulBFloat16>(api, abi_version),
       make_operator<MaxPoolGradient>(api, abi_version),
+      make_operator<StemGradient>(api, abi_version),
       make_operator<SoftmaxGradient<float>>(api, abi_version),
       make_operator<SoftmaxGradient<double>>(api, abi_version),
   };

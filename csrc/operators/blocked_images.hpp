@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,25 @@
 namespace igonnx::plugin {
 
 using Shape = std::vector<std::int64_t>;
+
+/// Memory that a kernel may use, of undefined contents, aligned to the lines of a cache: a vector
+/// that lies across two of them takes twice as long to load.
+class Room {
+ public:
+  explicit Room(std::int64_t count)
+      : memory_(static_cast<float*>(
+            ::operator new(static_cast<std::size_t>(count) * sizeof(float), line))) {}
+  ~Room() { ::operator delete(memory_, line); }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+
+  float* get() const { return memory_; }
+
+ private:
+  static constexpr std::align_val_t line{64};
+
+  float* memory_;
+};
 
 /// Blocks of channels in a tensor, over all examples.
 inline std::size_t planes_of(const Shape& shape, std::int64_t block) {

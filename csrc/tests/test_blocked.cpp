@@ -118,6 +118,44 @@ void check_depthwise(const BlockedKernels& table, std::int64_t block, const Slid
   result.check_guard();
 }
 
+void check_stem(const BlockedKernels& table, std::int64_t, const Sliding& down,
+                const Sliding& across, Mask mask) {
+  if (mask.on) return;
+  constexpr std::int64_t filters = 5;
+  for (std::int64_t channels : {1, 2, 3, 4}) {
+    const std::int64_t taps_per_filter = down.kernel * across.kernel;
+    const std::int64_t outside = down.outputs * across.outputs;
+    const std::int64_t inside = down.inputs * across.inputs;
+    const auto gradient = numbers(elements(filters, outside, 1), 1, 1);
+    const auto weight = numbers(elements(filters * channels, taps_per_filter, 1), 2, 3);
+    std::vector<float> want(elements(channels, inside, 1));
+    for_each_tap(down, across, [&](std::int64_t output, std::int64_t tap, std::int64_t input) {
+      for (std::int64_t f = 0; f < filters; ++f) {
+        for (std::int64_t c = 0; c < channels; ++c) {
+          want[static_cast<std::size_t>(c * inside + input)] +=
+              gradient.data()[f * outside + output] *
+              weight.data()[(f * channels + c) * taps_per_filter + tap];
+        }
+      }
+    });
+    Array<float> result(want.size(), 5);
+    std::vector<kernels::StemTap> taps(static_cast<std::size_t>(taps_per_filter));
+    std::vector<kernels::ColumnTap> column_taps(static_cast<std::size_t>(across.kernel));
+    const std::int64_t half = down.inputs / 2;
+    for (const auto& [first, end] : {std::pair{std::int64_t{0}, half}, {half, down.inputs}}) {
+      if (first == end) continue;
+      kernels::StemTask task{
+          down,          across, channels, filters,     gradient.data(),    weight.data(),
+          result.data(), first,  end,      taps.data(), column_taps.data(), nullptr};
+      std::vector<float> rows(static_cast<std::size_t>(kernels::stem_room(task)));
+      task.rows = rows.data();
+      table.stem_gradient(task);
+    }
+    check_near(result, want, 1e-5);
+    result.check_guard();
+  }
+}
+
 void check_max_pool(const BlockedKernels& table, std::int64_t block, const Sliding& down,
                     const Sliding& across, Mask mask) {
   const auto gradient = numbers(elements(down.outputs, across.outputs, block), 1, 1);
@@ -190,6 +228,8 @@ void check_interleave(const BlockedKernels& table, std::int64_t block, std::int6
 }  // namespace
 
 TEST(blocked_depthwise_gradient) { check_windows(check_depthwise); }
+
+TEST(blocked_stem_gradient) { check_windows(check_stem); }
 
 TEST(blocked_max_pool_gradient) { check_windows(check_max_pool); }
 

@@ -74,7 +74,8 @@ class GraphBuilder:
     """Appends nodes to the main graph of `model`, or to a graph `nested` in it.
 
     Operators are methods: ``op.Add(a, b)``, ``op.Transpose(x, perm=[1, 0])``. One output gives a value,
-    ``outputs=n`` gives a list. `native` is what may be used beyond standard operators. Names never collide with the model's, and equal constants are stored once.
+    ``outputs=n`` gives a list. `native` is what may be used beyond standard operators. Names never collide with
+    the model's, and equal constants are stored once.
     """
 
     def __init__(

@@ -11,8 +11,8 @@ __all__ = ["NativeTarget"]
 class NativeTarget:
     """The CPU of this machine, in a runtime that has the plugin's operators (domain ai.igonnx).
 
-    `block` is how many channels ONNX Runtime's blocked convolution layout keeps together (16 with AVX-512, 8 with AVX2);
-    1 where it has no such layout.
+    `block` is how many channels ONNX Runtime's blocked convolution layout keeps together (16 with AVX-512, 8 with
+    AVX2); 1 where it has no such layout.
     """
 
     block: int = 1

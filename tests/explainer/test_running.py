@@ -16,7 +16,7 @@ import igonnx
 
 @each_engine
 @pytest.mark.parametrize(
-    "options", [{"steps": 30}, {"tolerance": 0.05}], ids=["fixed", "tolerance"]
+    "options", [{"steps": 30}, {"tolerance": 0.005}], ids=["fixed", "tolerance"]
 )
 def test_progress_rises_to_the_total(
     mlp: onnx.ModelProto, engine: str, options: dict[str, Any]

@@ -186,6 +186,45 @@ def test_depthwise_convolutions(
     assert compare(net, size)["DepthwiseGradient"] == 1
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "pads"),
+    [
+        (3, 2, 1, (1, 1, 1, 1)),
+        (3, 2, 1, (0, 0, 1, 1)),
+        (7, 2, 1, (3, 3, 3, 3)),
+        (3, 1, 2, (0, 2, 1, 0)),
+        (4, 4, 1, (0, 0, 0, 0)),
+        (2, 3, 1, (1, 0, 0, 1)),
+    ],
+)
+def test_stems(
+    channels: int, kernel: int, stride: int, dilation: int, pads: tuple[int, ...]
+) -> None:
+    for shape, size in ((["n", channels, "h", "w"], (9, 13)), (["n", channels, 70, 37], (70, 37))):
+        net = Net(shape, seed=8)
+        attributes = {"strides": [stride] * 2, "dilations": [dilation] * 2, "pads": pads}
+        net.conv(channels, 16, kernel, **attributes)
+        net.add("Tanh")
+        net.conv(16, 16, 1)
+        net.add("Sigmoid")
+        assert compare(net, size)["StemGradient"] == 1
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_masks_in_passing(activation: str, stride: int) -> None:
+    net = Net(["n", 3, 12, 12], seed=9)
+    bounds = [net.weight(np.array(bound, np.float32)) for bound in (0, 6)]
+    bounds = bounds if activation == "Clip" else []
+    for inputs, outputs, kernel, group in [(3, 32, 3, 1), (32, 32, 3, 32), (32, 48, 1, 1)]:
+        strides = [stride if group > 1 else 1] * 2
+        net.conv(inputs, outputs, kernel, group=group, strides=strides)
+        net.add(activation, *bounds)
+    # The one behind the depthwise convolution's gradient is part of that operator.
+    assert compare(net, (12, 12))["ActivationMask"] == 2
+
+
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])
 def test_groups_of_whole_blocks(strides: tuple[int, int]) -> None:
     net = Net(["n", 16, 9, 12])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import onnx_ir as ir
 
@@ -134,6 +134,8 @@ def input_gradient(
     op = v.op
     if _runs_blocked(v, weight, sliding, group):
         return _left_to_lowering(v, g, weight, sliding, group)
+    if _is_stem(v, weight, sliding, group):
+        return _emitted_natively(v, "StemGradient", [g, weight, v.x], sliding)
     phases = [_phases(window) for window in sliding]
     kernel = _backward_kernel(op, weight, sliding, phases, group)
     sizes, outputs = dims(v.x)[2:], dims(v.y)[2:]
@@ -177,26 +179,44 @@ def _runs_blocked(v: Vjp, weight: ir.Value, sliding: Sequence[Window], group: in
     return all(window.dilation == 1 for window in sliding)
 
 
+def _is_stem(v: Vjp, weight: ir.Value, sliding: Sequence[Window], group: int) -> bool:
+    """Whether the plugin has an operator for it: a convolution of an image with very few channels."""
+    if v.op.native is None or v.x.dtype != ir.DataType.FLOAT or len(sliding) != 2 or group != 1:
+        return False
+    inputs, known = (
+        dims(weight)[1],
+        all((window.begin if window.begin is not None else -1) >= 0 for window in sliding),
+    )
+    return isinstance(inputs, int) and 1 <= inputs <= 4 and known
+
+
 def _left_to_lowering(
     v: Vjp, g: ir.Value, weight: ir.Value, sliding: Sequence[Window], group: int
 ) -> ir.Value:
-    plain = all(window.stride == 1 for window in sliding) and not is_depthwise(dims(weight), group)  # type: ignore[arg-type]
+    depthwise = is_depthwise(cast("Sequence[int]", dims(weight)), group)
+    dense = all(window.stride == 1 for window in sliding) and not depthwise
+    # Where it does not need the input, a use of it would only keep its memory.
+    inputs = [g, weight] if dense else [g, weight, v.x]
+    ends = [window.end or 0 for window in sliding]
+    return _emitted_natively(v, "ConvGradient", inputs, sliding, ends=ends, group=group)
+
+
+def _emitted_natively(
+    v: Vjp, operator: str, inputs: Sequence[ir.Value], sliding: Sequence[Window], **attributes: Any
+) -> ir.Value:
     result = v.op.emit(
-        "ConvGradient",
-        g,
-        weight,
-        *([] if plain else [v.x]),  # a use of it would keep its memory
+        operator,
+        *inputs,
         domain="ai.igonnx",
         kernel_shape=[window.kernel for window in sliding],
         strides=[window.stride for window in sliding],
         dilations=[window.dilation for window in sliding],
         begins=[window.begin or 0 for window in sliding],
-        ends=[window.end or 0 for window in sliding],
-        group=group,
+        **attributes,
     )
     result.shape, result.type = v.x.shape, v.x.type
-    if g.shape is None:
-        g.shape = v.y.shape
+    if inputs[0].shape is None:
+        inputs[0].shape = v.y.shape
     return cast("ir.Value", result)
 
 
