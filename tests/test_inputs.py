@@ -249,7 +249,7 @@ def test_settings_that_do_not_fit(mlp: onnx.ModelProto) -> None:
     for tolerance in (0, 1, -0.1, 2.0, np.nan, "0.1", True):
         expected = f"tolerance is {tolerance!r}; expected a number between 0 and 1, such as 0.01"
         cases.append(({"tolerance": tolerance}, expected))
-    for max_steps in (0, 16, None, 100.0, "100"):
+    for max_steps in (0, 12, None, 100.0, "100"):
         expected = f"max_steps is {max_steps!r}; expected a whole number of at least 13"
         cases.append(({"tolerance": 0.1, "max_steps": max_steps}, expected))
     for options, expected in cases:
