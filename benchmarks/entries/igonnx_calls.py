@@ -52,7 +52,7 @@ class IntegratedGradients(Measured):
 
 
 class IntegratedGradientsBfloat16(IntegratedGradients):
-    """The same with matrix products and convolutions in bfloat16."""
+    """The same with matrix products in bfloat16."""
 
     arguments = MappingProxyType({"precision": "bfloat16"})
 
