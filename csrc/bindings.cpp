@@ -189,7 +189,7 @@ PlanResults run_plan(Session& session, const std::vector<std::string>& explained
                      const py::array& cotangent, const py::array& row, const py::array& alpha,
                      const py::array& weight, std::int64_t batch_size, bool pad,
                      const PythonProgress& progress, std::optional<double> timeout,
-                     const std::optional<std::shared_ptr<CancelToken>>& cancel) {
+                     const std::optional<std::shared_ptr<CancelToken>>& cancel, std::size_t lanes) {
   Plan plan = make_plan(explained, x, baseline, fixed_names, fixed, batched);
   plan.cotangent = view(cotangent, "cotangent");
   plan.row = view(row, "row");
@@ -210,7 +210,7 @@ PlanResults run_plan(Session& session, const std::vector<std::string>& explained
   const CallControl control = call_control(timeout, cancel.value_or(nullptr), progress);
   {
     const GilReleased released;
-    session.run(plan, results, control);
+    session.run(plan, results, control, lanes);
   }
   return {std::move(gradients), std::move(score), std::move(slope)};
 }
@@ -298,7 +298,7 @@ PYBIND11_MODULE(_core, module) {
            py::arg("fixed_names"), py::arg("fixed"), py::arg("batched"), py::arg("cotangent"),
            py::arg("row"), py::arg("alpha"), py::arg("weight"), py::arg("batch_size"),
            py::arg("pad"), py::arg("progress"), py::arg("timeout") = py::none(),
-           py::arg("cancel") = py::none(),
+           py::arg("cancel") = py::none(), py::arg("lanes") = 1024,
            "Return the weighted gradient per explained tensor [R, ...], the scores [B] and the "
            "slopes [B].");
 }

@@ -1,6 +1,7 @@
 // The native engine: runs a plan on an explanation graph, chunk by chunk.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -48,8 +49,10 @@ class Session {
   void check(const Plan& plan) const;
 
   /// Runs a plan that check() has accepted, for any number of threads; see run_in_lanes().
-  void run(const Plan& plan, const Results& results, const CallControl& control) {
-    run_in_lanes(scheduler_, plan, results, control, lanes_);
+  /// At most `lanes` of the session's lanes are used.
+  void run(const Plan& plan, const Results& results, const CallControl& control,
+           std::size_t lanes) {
+    run_in_lanes(scheduler_, plan, results, control, std::min(lanes, lanes_));
   }
 
   Scheduler& scheduler() { return scheduler_; }

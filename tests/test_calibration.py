@@ -33,6 +33,7 @@ class Machine:
         self.now = 0.0
         self.chunks: list[int] = []
         self.controls: list[Any] = []
+        self.lanes: set[int | None] = set()
         self.between_chunks: Callable[[], None] = lambda: None
 
     def run(
@@ -43,8 +44,10 @@ class Machine:
         batch_size: int,
         progress: Any = None,
         control: Any = None,
+        lanes: Any = None,
     ) -> RowResult:
         self.controls.append(control)
+        self.lanes.add(lanes)
         total = len(plan.row)
         number = requests.batched["number"][plan.row]
         score = plan.alpha * number
@@ -401,6 +404,19 @@ def test_a_memory_limit_bounds_chunks(mlp: onnx.ModelProto) -> None:
     )
     assert set(np.diff([0, *done])) == {1}
     assert done[-1] == 52
+
+
+@pytest.mark.parametrize(
+    ("limit", "lanes", "most"), [(99, 1, 1), (350, 3, 1), (800, 8, 1), (2400, 8, 3), (10**6, 8, 64)]
+)
+def test_a_memory_limit_bounds_what_all_lanes_have(limit: int, lanes: int, most: int) -> None:
+    machine = Machine(lambda size: size)
+    engine = CalibratedEngine(
+        machine, bytes_per_row=lambda shapes: 100, memory_limit=limit, key={}, lanes=8
+    )
+    engine.run(requests(), plan(20), batch_size=64)
+    assert machine.lanes == {lanes}
+    assert max(machine.chunks) == min(most, 20)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, True, "1 GB"])

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -121,7 +121,7 @@ class CalibratedEngine:
         self._memory_limit = memory_limit or machine_memory() // 4
         self._lanes = lanes
         self._key = {**key, "lanes": lanes}
-        self._rows_that_fit = lru_cache(maxsize=64)(self._count_rows_that_fit)
+        self._fitting = lru_cache(maxsize=64)(self._count_fitting)
         self._lock = threading.Lock()
         self._trials: dict[str, _Trials] = {}
         self._running = 0  # calls at this moment
@@ -129,7 +129,7 @@ class CalibratedEngine:
 
     def rows_at_once(self, requests: Requests) -> int:
         """Rows per chunk for requests like these: the best measured, else a guess; within the memory limit."""
-        most = self._rows_that_fit(_shapes(requests))
+        _, most = self._fitting(_shapes(requests))
         return self._trials_of(requests).best(most) or min(first_guess(requests), most)
 
     def run(
@@ -140,34 +140,35 @@ class CalibratedEngine:
         batch_size: int,
         progress: Progress = None,
         control: CallControl | None = None,
+        lanes: int | None = None,
     ) -> RowResult:
         """Run a plan as `igonnx.engine.plan.Engine` says, in chunks of the sizes that trials call for."""
-        trials, most = self._trials_of(requests), self._rows_that_fit(_shapes(requests))
+        trials, (fitting, most) = self._trials_of(requests), self._fitting(_shapes(requests))
+        lanes = min(lanes or fitting, fitting)
+        run = partial(self._engine.run, control=control, lanes=lanes)
         total, done = len(plan.row), 0
-        size = trials.next_size(most, total // self._lanes) if total >= ENOUGH_ROWS else None
+        size = trials.next_size(most, total // lanes) if total >= ENOUGH_ROWS else None
         if size is None:
             with self._call():
                 at_once = min(trials.best(most) or batch_size, most)
-                return self._engine.run(
-                    requests, plan, batch_size=at_once, progress=progress, control=control
-                )
+                return run(requests, plan, batch_size=at_once, progress=progress)
         sums = _Sums(requests, total)
         warm_up = not trials.seconds  # the first run in each lane makes room for its activations
         while done < total:
-            count = self._lanes * (1 if warm_up else CHUNKS * (size or 1))
+            count = lanes * (1 if warm_up else CHUNKS * (size or 1))
             rows = slice(done, total if size is None else done + count)
             at_once = size or trials.best(most) or min(batch_size, most)
             share, part = _part(requests, plan, rows)
             tick = None if progress is None else _offset(progress, done, total)
             with self._call() as undisturbed:
                 start = time.perf_counter()
-                found = self._engine.run(*part, batch_size=at_once, progress=tick, control=control)
+                found = run(*part, batch_size=at_once, progress=tick)
                 seconds = (time.perf_counter() - start) / (rows.stop - done)
                 if size is not None and undisturbed():
                     if not warm_up:
                         with self._lock:
                             trials.add(size, seconds)
-                    size = trials.next_size(most, (total - rows.stop) // self._lanes)
+                    size = trials.next_size(most, (total - rows.stop) // lanes)
                 else:
                     size = None
             warm_up = False
@@ -189,9 +190,11 @@ class CalibratedEngine:
             with self._lock:
                 self._running -= 1
 
-    def _count_rows_that_fit(self, shapes: tuple[tuple[str, Shape], ...]) -> int:
-        each = self._lanes * self._bytes_per_row(dict(shapes))
-        return max(1, self._memory_limit // max(1, each))
+    def _count_fitting(self, shapes: tuple[tuple[str, Shape], ...]) -> tuple[int, int]:
+        """Lanes, and rows in each, whose working memory keeps within the limit; one of each at least."""
+        rows = self._memory_limit // max(1, self._bytes_per_row(dict(shapes)))
+        lanes = max(1, min(self._lanes, rows))
+        return lanes, max(1, rows // lanes)
 
     def _trials_of(self, requests: Requests) -> _Trials:
         """Trials with inputs of about this size; those of earlier processes are read from the user's cache."""

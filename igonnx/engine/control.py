@@ -70,6 +70,7 @@ class ControlledEngine:
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
         control: CallControl | None = None,
+        lanes: int | None = None,
     ) -> RowResult:
         """Run a plan as `igonnx.engine.plan.Engine` says."""
         return self.engine.run(
@@ -78,6 +79,7 @@ class ControlledEngine:
             batch_size=batch_size,
             progress=progress,
             control=control or self.control,
+            lanes=lanes,
         )
 
 

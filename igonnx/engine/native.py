@@ -140,6 +140,7 @@ class NativeEngine:
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
         control: CallControl | None = None,
+        lanes: int | None = None,
     ) -> RowResult:
         """Run a plan as `igonnx.engine.plan.Engine` says.
 
@@ -164,6 +165,7 @@ class NativeEngine:
             progress=progress,
             timeout=control.remaining(),
             cancel=control.token,
+            lanes=lanes or self.lanes,
         )
         return RowResult(dict(zip(self._explained, gradients, strict=True)), score, slope)
 

@@ -40,6 +40,7 @@ class ReferenceEngine:
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
         control: CallControl | None = None,
+        lanes: int | None = None,  # noqa: ARG002  # one batch at a time in any case
     ) -> RowResult:
         """Run a plan as `igonnx.engine.plan.Engine` says; `control` can stop it between two runs only."""
         sums = {name: np.zeros(requests.x[name].shape) for name in self._explained}
