@@ -57,7 +57,8 @@ class Explainer:
         memory_limit: bytes that rows computed at once may take, estimated from the graph, where `batch_size` is not
             given (default: a quarter of the machine's memory; one row is run in any case), and as many again for the
             gradients that `tolerance` keeps (default: 512 MiB).
-        threads: threads per operator; default: ONNX Runtime's choice, one per physical core.
+        threads: threads that one call keeps busy; default: one per physical core. On the CPU the native engine runs as
+            many rows at the same time, or batches of `batch_size` rows; beyond eight, threads work within operators.
         straight_through: gradients go straight through the rounding of quantised operators, with slope one inside the
             range of the codes and zero outside, as through torch.fake_quantize; False: rounding has its own slope,
             zero, and nothing passes.
