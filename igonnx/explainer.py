@@ -55,8 +55,8 @@ class Explainer:
             measurement, and remembered in the user's cache (IGONNX_CACHE_DIR; "off": not). Results depend on it by
             rounding only; give a number where even that must not change from call to call.
         memory_limit: bytes that rows computed at once may take, estimated from the graph, where `batch_size` is not
-            given (default: a quarter of the machine's memory; one row is run in any case), and as many again for the
-            gradients that `tolerance` keeps (default: 512 MiB).
+            given (default: 128 MiB a batch, a quarter of the machine's memory in all; one row is run in any case),
+            and as many again for the gradients that `tolerance` keeps (default: 512 MiB).
         threads: threads that one call keeps busy; default: one per physical core. On the CPU the native engine runs as
             many rows at the same time, or batches of `batch_size` rows; beyond eight, threads work within operators.
         straight_through: gradients go straight through the rounding of quantised operators, with slope one inside the

@@ -34,6 +34,9 @@ CHUNKS = 3  # per trial and lane
 MOST_ROWS = 256
 SLOWER = 1.1  # with so much more time per row than the best, larger chunks are not tried any more
 WORTHWHILE = 0.97  # a larger chunk must need at most this much of a smaller one's time per row
+USUAL_CHUNK = (
+    128 << 20
+)  # bytes that a chunk takes at most, unless a limit is given: more gains nothing on a CPU
 RECORDS = "chunks"  # kind of record in the user's cache
 
 Progress: TypeAlias = "Callable[[int, int], None] | None"
@@ -112,12 +115,13 @@ class CalibratedEngine:
     ) -> None:
         """`bytes_per_row` estimates the working memory of one row, from the shapes of x and of batched inputs.
 
-        By it chunks are kept within `memory_limit` bytes; None: a quarter of the machine's memory. `key`, of JSON
-        values, is what else the time of a chunk depends on: in the user's cache, measurements are kept under it.
-        `lanes` is how many chunks the engine runs at the same time.
+        By it chunks are kept within `memory_limit` bytes; None: 128 MiB each, a quarter of the machine's memory in
+        all. `key`, of JSON values, is what else the time of a chunk depends on: in the user's cache, measurements are
+        kept under it. `lanes` is how many chunks the engine runs at the same time.
         """
         self._engine = engine
         self._bytes_per_row = bytes_per_row
+        self._limited = memory_limit is not None
         self._memory_limit = memory_limit or machine_memory() // 4
         self._lanes = lanes
         self._key = {**key, "lanes": lanes}
@@ -194,7 +198,8 @@ class CalibratedEngine:
         """Lanes, and rows in each, whose working memory keeps within the limit; one of each at least."""
         rows = self._memory_limit // max(1, self._bytes_per_row(dict(shapes)))
         lanes = max(1, min(self._lanes, rows))
-        return lanes, max(1, rows // lanes)
+        usual = rows if self._limited else USUAL_CHUNK // max(1, self._bytes_per_row(dict(shapes)))
+        return lanes, max(1, min(rows // lanes, usual))
 
     def _trials_of(self, requests: Requests) -> _Trials:
         """Trials with inputs of about this size; those of earlier processes are read from the user's cache."""
