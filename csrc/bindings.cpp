@@ -189,6 +189,7 @@ PlanResults run_plan(Session& session, const std::vector<std::string>& explained
                      const py::array& cotangent, const py::array& row, const py::array& alpha,
                      const py::array& weight, std::int64_t batch_size, bool pad,
                      const PythonProgress& progress, std::optional<double> timeout,
+                     // The optional is for the stub: a bare pointer's None would not show there.
                      const std::optional<std::shared_ptr<CancelToken>>& cancel, std::size_t lanes) {
   Plan plan = make_plan(explained, x, baseline, fixed_names, fixed, batched);
   plan.cotangent = view(cotangent, "cotangent");
@@ -283,16 +284,16 @@ PYBIND11_MODULE(_core, module) {
       .def_property_readonly("input_names", &Session::input_names)
       .def_property_readonly("output_names", &Session::output_names)
       .def_property_readonly(
-          "calls", [](Session& session) { return session.scheduler().counts().calls; },
+          "calls", [](Session& session) { return session.counts().calls; },
           "Calls that have begun and not ended.")
       .def_property_readonly(
-          "runs", [](Session& session) { return session.scheduler().counts().runs; },
+          "runs", [](Session& session) { return session.counts().runs; },
           "Runs of the runtime that have ended.")
       .def_property_readonly(
-          "shared_runs", [](Session& session) { return session.scheduler().counts().shared_runs; },
+          "shared_runs", [](Session& session) { return session.counts().shared_runs; },
           "Those of them that had rows of several calls.")
       .def_property_readonly(
-          "row_limit", [](Session& session) { return session.scheduler().counts().row_limit; },
+          "row_limit", [](Session& session) { return session.counts().row_limit; },
           "Rows that a run may have since memory ran out with twice as many; 0: any number.")
       .def("run_plan", run_plan, py::arg("explained"), py::arg("x"), py::arg("baseline"),
            py::arg("fixed_names"), py::arg("fixed"), py::arg("batched"), py::arg("cotangent"),

@@ -108,10 +108,7 @@ class TypedChunkRunner final : public ChunkRunner {
 
   void bind_slice(const std::string& name, const ArrayView& array, std::int64_t begin,
                   std::int64_t end) {
-    ArrayView slice = array;
-    slice.data = static_cast<const std::byte*>(array.data) + begin * array.slice_bytes();
-    slice.shape.front() = end - begin;
-    bind_array(name, slice);
+    bind_array(name, array.part(begin, end));
   }
 
   void bind_array(const std::string& name, const ArrayView& array) {

@@ -55,7 +55,7 @@ class Session {
     run_in_lanes(scheduler_, plan, results, control, std::min(lanes, lanes_));
   }
 
-  Scheduler& scheduler() { return scheduler_; }
+  Counts counts() const { return scheduler_.counts(); }
 
  private:
   struct Port {

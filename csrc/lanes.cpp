@@ -6,15 +6,14 @@
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "errors.hpp"
+#include "kernels/accumulate.hpp"
 
 namespace igonnx {
 
@@ -39,24 +38,10 @@ std::vector<std::int64_t> cuts(const Plan& plan, std::int64_t lanes, bool betwee
   return found;
 }
 
-ArrayView part_of(const ArrayView& array, std::int64_t first, std::int64_t end) {
-  ArrayView part = array;
-  part.data = static_cast<const std::byte*>(array.data) + first * array.slice_bytes();
-  part.shape.front() = end - first;
-  return part;
-}
-
-Plan part_of(const Plan& plan, std::int64_t first, std::int64_t end) {
-  Plan part = plan;
-  part.row = part_of(plan.row, first, end);
-  part.alpha = part_of(plan.alpha, first, end);
-  part.weight = part_of(plan.weight, first, end);
-  part.first_row = plan.first_row + first;
-  return part;
-}
-
 // One part of the plan, and where its results go.
 struct Lane {
+  std::int64_t first_request = 0;  // of the whole plan
+  std::vector<std::int64_t> row;   // requests of its rows, counted from there
   Plan plan;
   Results results;
   std::vector<std::vector<double>> sums;  // its own gradients, where other lanes add to the same
@@ -73,23 +58,16 @@ class Call {
     const std::vector<std::int64_t> bounds = cuts(plan, lanes, between_requests);
     lanes_.resize(bounds.size() - 1);
     for (std::size_t i = 0; i < lanes_.size(); ++i) {
-      Lane& lane = lanes_[i];
-      lane.plan = part_of(plan, bounds[i], bounds[i + 1]);
-      lane.results = {results.weighted_gradient, results.score + bounds[i],
-                      results.slope + bounds[i]};
-      if (i == 0 || between_requests) continue;
-      for (std::size_t k = 0; k < plan.explained.size(); ++k) {
-        lane.sums.emplace_back(plan.explained[k].x.slice_size() * plan.requests());
-        lane.results.weighted_gradient[k] = lane.sums.back().data();
-      }
+      take_rows(lanes_[i], plan, bounds[i], bounds[i + 1], i > 0 && !between_requests);
     }
   }
 
   void run() {
     std::optional<CancelToken::Subscription> subscription;
     if (control_.cancel != nullptr) subscription.emplace(*control_.cancel, [this] { halt(); });
+    const CallControl own = leader_control();
     start_others();
-    run_lane(lanes_.front(), leader_control());
+    run_lane(lanes_.front(), own);
     try {
       look_after_others();
     } catch (...) {
@@ -102,14 +80,47 @@ class Call {
     throw_first_failure();
     for (const Lane& lane : lanes_) {
       for (std::size_t k = 0; k < lane.sums.size(); ++k) {
-        double* const sums = results_.weighted_gradient[k];
-        std::transform(lane.sums[k].begin(), lane.sums[k].end(), sums, sums, std::plus<>());
+        const std::int64_t slice = lane.plan.explained[k].x.slice_size();
+        kernels::accumulate(lane.sums[k].data(),
+                            results_.weighted_gradient[k] + lane.first_request * slice,
+                            lane.sums[k].size());
       }
     }
     report();
   }
 
  private:
+  // Gives `lane` the rows first..end - 1 and the requests that they touch.
+  void take_rows(Lane& lane, const Plan& plan, std::int64_t first, std::int64_t end,
+                 bool sums_of_its_own) {
+    const std::int64_t begin = plan.row_data()[first];
+    const std::int64_t past = plan.row_data()[end - 1] + 1;
+    lane.first_request = begin;
+    for (std::int64_t row = first; row < end; ++row) {
+      lane.row.push_back(plan.row_data()[row] - begin);
+    }
+    lane.plan = plan;
+    lane.plan.row = {lane.row.data(), plan.row.type, {end - first}};
+    lane.plan.alpha = plan.alpha.part(first, end);
+    lane.plan.weight = plan.weight.part(first, end);
+    lane.plan.cotangent = plan.cotangent.part(begin, past);
+    lane.plan.first_row = plan.first_row + first;
+    for (FixedInput& input : lane.plan.fixed) {
+      if (input.batched) input.array = input.array.part(begin, past);
+    }
+    lane.results = {results_.weighted_gradient, results_.score + first, results_.slope + first};
+    for (std::size_t k = 0; k < plan.explained.size(); ++k) {
+      ExplainedInput& input = lane.plan.explained[k];
+      const std::int64_t slice = input.x.slice_size();
+      input.x = input.x.part(begin, past);
+      input.baseline = input.baseline.part(begin, past);
+      lane.results.weighted_gradient[k] += begin * slice;
+      if (!sums_of_its_own) continue;
+      lane.sums.emplace_back(static_cast<std::size_t>(slice * (past - begin)));
+      lane.results.weighted_gradient[k] = lane.sums.back().data();
+    }
+  }
+
   CallControl lane_control() {
     CallControl control;
     control.deadline = control_.deadline;
@@ -128,23 +139,24 @@ class Call {
   }
 
   void start_others() {
+    running_ = lanes_.size() - 1;
     try {
       for (std::size_t i = 1; i < lanes_.size(); ++i) {
-        ++running_;
-        lanes_[i].thread = std::thread([this, i] {
-          run_lane(lanes_[i], lane_control());
-          const std::lock_guard lock(mutex_);
-          --running_;
-          ended_.notify_one();
-        });
+        lanes_[i].thread = std::thread([this, i] { run_other(lanes_[i]); });
       }
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       // No more threads: what is left runs on this one.
-      --running_;
-      for (Lane& lane : lanes_) {
-        if (&lane != &lanes_.front() && !lane.thread.joinable()) run_lane(lane, lane_control());
+      for (std::size_t i = 1; i < lanes_.size(); ++i) {
+        if (!lanes_[i].thread.joinable()) run_other(lanes_[i]);
       }
     }
+  }
+
+  void run_other(Lane& lane) {
+    run_lane(lane, lane_control());
+    const std::lock_guard lock(mutex_);
+    --running_;
+    ended_.notify_one();
   }
 
   void run_lane(Lane& lane, const CallControl& control) {
@@ -185,8 +197,6 @@ class Call {
         std::rethrow_exception(lane.failure);
       } catch (const CancelledError&) {
         continue;
-      } catch (...) {
-        throw;
       }
     }
     if (first) std::rethrow_exception(first);
@@ -209,7 +219,7 @@ class Call {
 
 void run_in_lanes(Scheduler& scheduler, const Plan& plan, const Results& results,
                   const CallControl& control, std::size_t lanes) {
-  const std::int64_t chunks = (plan.rows() + plan.batch_size - 1) / plan.batch_size;
+  const std::int64_t chunks = (plan.rows() - 1) / plan.batch_size + 1;
   const std::int64_t most = std::min(static_cast<std::int64_t>(lanes), chunks);
   if (most <= 1) {
     scheduler.run(plan, results, control);

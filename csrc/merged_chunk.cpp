@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/accumulate.hpp"
+
 namespace igonnx {
 
 MergedChunk::MergedChunk(const std::vector<Segment>& segments) : segments_(segments) {
@@ -47,9 +49,8 @@ void MergedChunk::scatter(std::size_t segment, const Results& target) const {
     const auto slice = static_cast<std::size_t>(plan_.explained[i].x.slice_size());
     for (std::size_t source = 0; source < sources_.size(); ++source) {
       if (sources_[source].segment != segment) continue;
-      const double* from = sums_[i].data() + source * slice;
-      double* to = target.weighted_gradient[i] + sources_[source].request * slice;
-      for (std::size_t j = 0; j < slice; ++j) to[j] += from[j];
+      kernels::accumulate(sums_[i].data() + source * slice,
+                          target.weighted_gradient[i] + sources_[source].request * slice, slice);
     }
   }
 }

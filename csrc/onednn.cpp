@@ -407,17 +407,10 @@ const Library& library() { return *loaded; }
 
 std::string load(const std::string& path) {
   const std::lock_guard lock(loading);
-  if (loaded == nullptr) {
-    auto dnnl = std::make_unique<const Library>(opened(path));
-    loaded = dnnl.get();
-    try {
-      check_products();
-    } catch (...) {
-      loaded = nullptr;
-      throw;
-    }
-    static_cast<void>(dnnl.release());  // kept for good
-  }
+  if (loaded == nullptr) loaded = new Library(opened(path));  // kept for good
+  static bool right = false;
+  if (!right) check_products();
+  right = true;
   return loaded->version;
 }
 

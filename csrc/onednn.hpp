@@ -6,9 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <new>
 #include <string>
 
+#include "buffer.hpp"
 #include "kernels/bfloat16.hpp"
 
 namespace igonnx::onednn {
@@ -20,32 +20,6 @@ using kernels::BFloat16;
 /// that can run on one thread, the processor lacks bfloat16 products, or a small product comes out
 /// wrong.
 std::string load(const std::string& path);
-
-/// Memory for vector instructions, aligned to a cache line; what it held is lost when it grows.
-class Buffer {
- public:
-  template <typename T>
-  T* of(std::size_t count) {
-    if (count * sizeof(T) > size_) grow(count * sizeof(T));
-    return reinterpret_cast<T*>(data_.get());
-  }
-
-  const void* get() const noexcept { return data_.get(); }
-
- private:
-  static constexpr std::align_val_t alignment{64};
-  struct Free {
-    void operator()(std::byte* data) const { ::operator delete(data, alignment); }
-  };
-
-  void grow(std::size_t size) {
-    data_.reset(static_cast<std::byte*>(::operator new(size, alignment)));
-    size_ = size;
-  }
-
-  std::unique_ptr<std::byte, Free> data_;
-  std::size_t size_ = 0;
-};
 
 /// C [rows, columns] = A [rows, inner] B [inner, columns].
 struct Sizes {
@@ -72,8 +46,6 @@ class Product {
 
   Product(Product&&) noexcept;
   ~Product();
-
-  const Sizes& sizes() const noexcept { return sizes_; }
 
   /// B as this product wants it packed; `values` are in float32.
   std::shared_ptr<const Weights> pack(const float* values, Order order) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstring>
 #include <functional>
 #include <numeric>
@@ -141,6 +142,13 @@ std::int64_t ArrayView::slice_bytes() const { return slice_size() * size_of(type
 
 std::int64_t ArrayView::bytes() const {
   return shape.empty() ? slice_bytes() : shape.front() * slice_bytes();
+}
+
+ArrayView ArrayView::part(std::int64_t first, std::int64_t end) const {
+  ArrayView part = *this;
+  part.data = static_cast<const std::byte*>(data) + first * slice_bytes();
+  part.shape.front() = end - first;
+  return part;
 }
 
 void check(const Plan& plan) {

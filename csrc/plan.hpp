@@ -19,6 +19,9 @@ struct ArrayView {
   std::int64_t slice_size() const;
   std::int64_t slice_bytes() const;
   std::int64_t bytes() const;
+
+  /// The slices first..end - 1.
+  ArrayView part(std::int64_t first, std::int64_t end) const;
 };
 
 /// A tensor to explain: where the path ends and where it begins, both [R, ...].

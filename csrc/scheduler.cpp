@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <new>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -123,25 +122,18 @@ Counts Scheduler::counts() const {
 void Scheduler::run(const Plan& plan, const Results& results, const CallControl& control) {
   if (plan.rows() == 0) return;
   Job job(plan, results, control);
-  Lock lock(mutex_);
-  const Visit visit(*this, lock, job);
+  // Outlives the visit, since it is taken and given back without the mutex: the token holds its own
+  // while it calls. Before the visit and after it, stop() has nothing to do but to mark the job.
   std::optional<CancelToken::Subscription> subscription;
   if (control.cancel != nullptr) {
-    // Taken and given back without the mutex: the token holds its own while it calls.
-    lock.unlock();
     subscription.emplace(*control.cancel, [this, &job] {
       const std::lock_guard locked(mutex_);
       stop(job, Stop::cancelled);
     });
-    lock.lock();
   }
-  try {
-    serve(lock, job);
-  } catch (...) {
-    if (lock.owns_lock()) lock.unlock();
-    throw;
-  }
-  lock.unlock();
+  Lock lock(mutex_);
+  const Visit visit(*this, lock, job);
+  serve(lock, job);
 }
 
 // -- a job's way ---------------------------------------------------------------------------------
@@ -235,12 +227,14 @@ bool Scheduler::has_company(const Job& job, const std::list<Job*>& jobs) const {
 }
 
 std::size_t Scheduler::calls_served() const {
-  std::size_t calls = 0;
-  for (auto job = queue_.begin(); job != queue_.end(); ++job) {
-    const std::list<Job*> before(queue_.begin(), job);
-    calls += !has_company(**job, before);
-  }
-  return calls;
+  const auto is_first_of_its_call = [this](const Job* job) {
+    const std::uint64_t call = job->control.call;
+    return call == 0 ||
+           job == *std::find_if(queue_.begin(), queue_.end(),
+                                [call](const Job* other) { return other->control.call == call; });
+  };
+  return static_cast<std::size_t>(
+      std::count_if(queue_.begin(), queue_.end(), is_first_of_its_call));
 }
 
 void Scheduler::join_group(Job& job) {

@@ -14,6 +14,7 @@ from typing import TypeAlias, cast
 import onnx_ir as ir
 
 from igonnx.graph.builder import GraphBuilder, dims
+from igonnx.graph.node_view import constant_of
 
 __all__ = ["recognise"]
 
@@ -106,8 +107,7 @@ def _biased(x: ir.Value) -> tuple[ir.Value, ir.Value | None]:
     for other, bias in (node.inputs, node.inputs[::-1]):
         if other is None or bias is None or x.shape is None or other.shape is None:
             continue
-        constant = bias.const_value is not None and not bias.is_graph_input()
-        if not constant or bias.shape is None or dims(other) != dims(x):
+        if constant_of(bias) is None or bias.shape is None or dims(other) != dims(x):
             continue
         if dims(bias) == dims(x)[-1:] and isinstance(dims(bias)[0], int):
             return other, bias
@@ -228,9 +228,7 @@ def _equal(a: Polynomial | None, b: Polynomial) -> bool:
 
 def scalar_of(value: ir.Value | None) -> float | None:
     """The number that `value` is a constant of, one element of whatever rank, else None."""
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    constant = value.const_value
-    if constant.size != 1 or not constant.dtype.is_floating_point():
+    constant = constant_of(value)
+    if constant is None or constant.size != 1 or not constant.dtype.is_floating_point():
         return None
     return float(constant.numpy().reshape(()))

@@ -19,6 +19,7 @@ import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
 from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.node_view import constant_of
 from igonnx.graph.symbolic_sizes import settle_sizes
 from igonnx.model import Model
 from igonnx.narrowing import narrow
@@ -106,10 +107,11 @@ def _constants(values: Sequence[ir.Value | None]) -> list[NDArray[np.floating]] 
     """The arrays of `values`, or None unless all are constants that no caller can feed and that lie in memory."""
     arrays = []
     for value in values:
-        if value is None or value.const_value is None or value.is_graph_input():
+        constant = constant_of(value)
+        if constant is None:
             return None
         # Weights still in a file stay there: folded ones would have to fit into the protobuf.
-        if isinstance(value.const_value, ir.ExternalTensor):
+        if isinstance(constant, ir.ExternalTensor):
             return None
-        arrays.append(cast("NDArray[np.floating]", value.const_value.numpy()))
+        arrays.append(cast("NDArray[np.floating]", constant.numpy()))
     return arrays

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/multiversion.hpp"
+
 namespace igonnx::kernels {
 
 /// How a window slides along one axis: output o sees the inputs o * stride + k * dilation - begin.
@@ -26,6 +28,12 @@ struct Mask {
   float upper = 0;
 };
 
+/// One tap across: how many columns further its gradient for column 0 lies, and which it is.
+struct ColumnTap {
+  std::int64_t offset;
+  std::int64_t index;
+};
+
 /// One tap of a kernel: a row of gradients, how many columns further the pixel for column 0 lies
 /// (perhaps outside of the row), and the weights, one per channel of the block.
 struct Tap {
@@ -34,17 +42,11 @@ struct Tap {
   const float* weight;
 };
 
-/// One tap across: how many columns further its gradient for column 0 lies, and which it is.
-struct ColumnTap {
-  std::int64_t offset;
-  std::int64_t index;
-};
-
 /// The rows of a gradient that some rows of the input depend on, between zeros on both sides, so
 /// that no tap ever reaches beyond a row.
 struct PaddedRows {
-  PaddedRows(const Sliding& down, const Sliding& across, std::int64_t first_row,
-             std::int64_t end_row)
+  IGONNX_INLINE PaddedRows(const Sliding& down, const Sliding& across, std::int64_t first_row,
+                           std::int64_t end_row)
       : first(std::max<std::int64_t>(
             0, above((first_row + down.begin) - (down.kernel - 1) * down.dilation, down.stride))),
         end(std::min(down.outputs, (end_row - 1 + down.begin) / down.stride + 1)),
@@ -54,7 +56,7 @@ struct PaddedRows {
               std::max(across.outputs, (across.inputs - 1 + across.begin) / across.stride + 1)) {}
 
   /// Pixels in all rows.
-  std::int64_t size() const { return std::max<std::int64_t>(0, end - first) * width; }
+  IGONNX_INLINE std::int64_t size() const { return std::max<std::int64_t>(0, end - first) * width; }
 
   std::int64_t first;  // rows of the gradient
   std::int64_t end;
@@ -62,7 +64,7 @@ struct PaddedRows {
   std::int64_t width;  // with the zeros
 
  private:
-  static std::int64_t above(std::int64_t number, std::int64_t by) {
+  static IGONNX_INLINE std::int64_t above(std::int64_t number, std::int64_t by) {
     return number <= 0 ? number / by : (number + by - 1) / by;
   }
 };
@@ -91,7 +93,7 @@ struct StemTask {
 };
 
 /// Numbers that StemTask::rows must have room for.
-inline std::int64_t stem_room(const StemTask& task) {
+IGONNX_INLINE std::int64_t stem_room(const StemTask& task) {
   const PaddedRows rows(task.down, task.across, task.first_row, task.end_row);
   constexpr std::int64_t beyond = 32;  // the kernel reads whole vectors
   return rows.size() * task.filters + beyond;
@@ -109,11 +111,12 @@ struct PhaseRow {
 struct BlockedKernels {
   /// Rows first_row..end_row - 1 of a depthwise convolution's input gradient, for one block of
   /// channels: `gradient` [outputs, outputs, b], `weight` [kernel, kernel, b], `value` (the
-  /// convolution's input, read only if the mask is on) and `result` [inputs, inputs, b]. `taps` is
-  /// room for as many taps as the kernel has, and once more its width.
+  /// convolution's input, read only if the mask is on) and `result` [inputs, inputs, b]. `taps` and
+  /// `across_taps` are room for as many taps as the kernel has, in all and across.
   void (*depthwise_gradient)(const Sliding& down, const Sliding& across, const float* gradient,
                              const float* weight, const float* value, float* result,
-                             std::int64_t first_row, std::int64_t end_row, Mask mask, Tap* taps);
+                             std::int64_t first_row, std::int64_t end_row, Mask mask, Tap* taps,
+                             ColumnTap* across_taps);
 
   /// Rows first_row..end_row - 1 of the result, 2 b columns at a time.
   void (*stem_gradient)(const StemTask& task);

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 #include "kernels/blocked.hpp"
 #include "kernels/lanes.hpp"
@@ -46,91 +45,6 @@ inline void edge_column(const Tap* taps, std::int64_t count, std::int64_t i, std
   store<block>(result, mask.on ? masked(sum, load<block>(value), mask.lower, mask.upper) : sum);
 }
 
-// Columns w, w + stride, ... of the input: the phase of w. All of them see the same taps across.
-struct ColumnPhase {
-  std::int64_t w;
-  std::int64_t columns;
-  std::int64_t first;  // the columns first..end - 1 have all their taps inside the row
-  std::int64_t end;
-  std::int64_t count;  // taps across
-};
-
-// The phase of column `w`; its taps go to `taps`, without a row.
-template <int block>
-inline ColumnPhase column_phase(const Sliding& across, std::int64_t w, const float* weight,
-                                Tap* taps) {
-  ColumnPhase phase{w, (across.inputs - w + across.stride - 1) / across.stride, 0, 0, 0};
-  std::int64_t low = 0;
-  std::int64_t high = 0;
-  for (std::int64_t k = 0; k < across.kernel; ++k) {
-    const std::int64_t x = w + across.begin - k * across.dilation;
-    if (x % across.stride != 0) continue;
-    const std::int64_t offset = x / across.stride;
-    low = std::min(low, offset);
-    high = std::max(high, offset);
-    taps[phase.count++] = {nullptr, offset, weight + k * block};
-  }
-  phase.first = std::min(phase.columns, -low);
-  phase.end = std::max(phase.first, std::min(phase.columns, across.outputs - high));
-  return phase;
-}
-
-// The taps of row h, those `across` repeated for each row of the gradient that reaches it.
-template <int block>
-inline std::int64_t taps_of_row(const Sliding& down, const Sliding& across, std::int64_t h,
-                                const float* gradient, const Tap* column_taps,
-                                std::int64_t column_count, Tap* taps) {
-  std::int64_t count = 0;
-  for (std::int64_t k = 0; k < down.kernel; ++k) {
-    std::int64_t y = h + down.begin - k * down.dilation;
-    if (y < 0) break;
-    if (down.stride > 1) {
-      if (y % down.stride != 0) continue;
-      y /= down.stride;
-    }
-    if (y >= down.outputs) continue;
-    for (std::int64_t t = 0; t < column_count; ++t) {
-      const Tap& tap = column_taps[t];
-      taps[count++] = {gradient + y * across.outputs * block, tap.offset,
-                       tap.weight + k * across.kernel * block};
-    }
-  }
-  return count;
-}
-
-template <int block>
-inline void depthwise_gradient(const Sliding& down, const Sliding& across, const float* gradient,
-                               const float* weight, const float* value, float* result,
-                               std::int64_t first_row, std::int64_t end_row, Mask mask, Tap* taps) {
-  Tap* const column_taps = taps + down.kernel * across.kernel;
-  const std::int64_t step = across.stride;
-  for (std::int64_t w = 0; w < std::min(step, across.inputs); ++w) {
-    const ColumnPhase phase = column_phase<block>(across, w, weight, column_taps);
-    for (std::int64_t h = first_row; h < end_row; ++h) {
-      const std::int64_t count =
-          taps_of_row<block>(down, across, h, gradient, column_taps, phase.count, taps);
-      const std::int64_t row = h * across.inputs + w;
-      const auto at = [&](std::int64_t i) { return (row + i * step) * block; };
-      std::int64_t i = 0;
-      for (; i < phase.first; ++i) {
-        edge_column<block>(taps, count, i, across.outputs, result + at(i), value + at(i), mask);
-      }
-      for (; i + 6 <= phase.end; i += 6) {
-        inner_columns<block, 6>(taps, count, i, result + at(i), value + at(i), step, mask);
-      }
-      for (; i + 3 <= phase.end; i += 3) {
-        inner_columns<block, 3>(taps, count, i, result + at(i), value + at(i), step, mask);
-      }
-      for (; i < phase.end; ++i) {
-        inner_columns<block, 1>(taps, count, i, result + at(i), value + at(i), step, mask);
-      }
-      for (; i < phase.columns; ++i) {
-        edge_column<block>(taps, count, i, across.outputs, result + at(i), value + at(i), mask);
-      }
-    }
-  }
-}
-
 // The taps across that reach columns w, w + stride, ...; returns how many. Divisions are slow, so
 // this is not done for each row anew.
 inline std::int64_t column_taps(const Sliding& across, std::int64_t w, ColumnTap* taps) {
@@ -153,6 +67,68 @@ inline void for_each_row(const Sliding& down, std::int64_t h, const Visit& visit
       y /= down.stride;
     }
     if (y < down.outputs) visit(y, k);
+  }
+}
+
+// Columns w, w + stride, ... of the input: the phase of w. All of them see the same taps across.
+struct ColumnPhase {
+  std::int64_t columns;
+  std::int64_t first;  // the columns first..end - 1 have all their taps inside the row
+  std::int64_t end;
+  std::int64_t count;  // taps across
+};
+
+// The phase of column `w`; its taps go to `taps`.
+inline ColumnPhase column_phase(const Sliding& across, std::int64_t w, ColumnTap* taps) {
+  const std::int64_t columns = (across.inputs - w + across.stride - 1) / across.stride;
+  const std::int64_t count = column_taps(across, w, taps);
+  std::int64_t low = 0;
+  std::int64_t high = 0;
+  for (std::int64_t t = 0; t < count; ++t) {
+    low = std::min(low, taps[t].offset);
+    high = std::max(high, taps[t].offset);
+  }
+  const std::int64_t first = std::min(columns, -low);
+  const std::int64_t end = std::max(first, std::min(columns, across.outputs - high));
+  return {columns, first, end, count};
+}
+
+template <int block>
+inline void depthwise_gradient(const Sliding& down, const Sliding& across, const float* gradient,
+                               const float* weight, const float* value, float* result,
+                               std::int64_t first_row, std::int64_t end_row, Mask mask, Tap* taps,
+                               ColumnTap* across_taps) {
+  const std::int64_t step = across.stride;
+  for (std::int64_t w = 0; w < std::min(step, across.inputs); ++w) {
+    const ColumnPhase phase = column_phase(across, w, across_taps);
+    for (std::int64_t h = first_row; h < end_row; ++h) {
+      std::int64_t count = 0;
+      for_each_row(down, h, [&](std::int64_t y, std::int64_t k) {
+        for (std::int64_t t = 0; t < phase.count; ++t) {
+          const ColumnTap tap = across_taps[t];
+          taps[count++] = {gradient + y * across.outputs * block, tap.offset,
+                           weight + (k * across.kernel + tap.index) * block};
+        }
+      });
+      const std::int64_t row = h * across.inputs + w;
+      const auto at = [&](std::int64_t i) { return (row + i * step) * block; };
+      std::int64_t i = 0;
+      for (; i < phase.first; ++i) {
+        edge_column<block>(taps, count, i, across.outputs, result + at(i), value + at(i), mask);
+      }
+      for (; i + 6 <= phase.end; i += 6) {
+        inner_columns<block, 6>(taps, count, i, result + at(i), value + at(i), step, mask);
+      }
+      for (; i + 3 <= phase.end; i += 3) {
+        inner_columns<block, 3>(taps, count, i, result + at(i), value + at(i), step, mask);
+      }
+      for (; i < phase.end; ++i) {
+        inner_columns<block, 1>(taps, count, i, result + at(i), value + at(i), step, mask);
+      }
+      for (; i < phase.columns; ++i) {
+        edge_column<block>(taps, count, i, across.outputs, result + at(i), value + at(i), mask);
+      }
+    }
   }
 }
 
@@ -190,13 +166,15 @@ inline void stem_gradient_of(const StemTask& task) {
   const PaddedRows rows(task.down, task.across, task.first_row, task.end_row);
   const std::int64_t room = rows.size();
   const std::int64_t outputs = task.across.outputs;
-  std::fill_n(task.rows, stem_room(task), 0.0f);
+  float* to = task.rows;
   for (std::int64_t f = 0; f < task.filters; ++f) {
     for (std::int64_t y = rows.first; y < rows.end; ++y) {
-      std::copy_n(task.gradient + (f * task.down.outputs + y) * outputs, outputs,
-                  task.rows + f * room + (y - rows.first) * rows.width + rows.left);
+      to = std::fill_n(to, rows.left, 0.0f);
+      to = std::copy_n(task.gradient + (f * task.down.outputs + y) * outputs, outputs, to);
+      to = std::fill_n(to, rows.width - rows.left - outputs, 0.0f);
     }
   }
+  std::fill(to, task.rows + stem_room(task), 0.0f);
   const std::int64_t step = task.across.stride;
   const std::int64_t width = task.across.inputs;
   for (std::int64_t w = 0; w < std::min(step, width); ++w) {
@@ -237,9 +215,15 @@ inline void stem_gradient(const StemTask& task) {
 template <int block>
 inline void interleave_row(const PhaseRow* phases, std::int64_t stride, std::int64_t begin,
                            std::int64_t width, const float* value, float* result, Mask mask) {
+  std::int64_t remainder = begin % stride;
+  std::int64_t pixel = begin / stride;
   for (std::int64_t w = 0; w < width; ++w) {
-    const PhaseRow& phase = phases[(w + begin) % stride];
-    const std::int64_t i = (w + begin) / stride - phase.start;
+    const PhaseRow& phase = phases[remainder];
+    const std::int64_t i = pixel - phase.start;
+    if (++remainder == stride) {
+      remainder = 0;
+      ++pixel;
+    }
     Lanes<block> lanes{};
     if (phase.data != nullptr && i >= 0 && i < phase.count) {
       lanes = load<block>(phase.data + i * block);

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -19,25 +18,6 @@ namespace igonnx::plugin {
 
 using Shape = std::vector<std::int64_t>;
 
-/// Memory that a kernel may use, of undefined contents, aligned to the lines of a cache: a vector
-/// that lies across two of them takes twice as long to load.
-class Room {
- public:
-  explicit Room(std::int64_t count)
-      : memory_(static_cast<float*>(
-            ::operator new(static_cast<std::size_t>(count) * sizeof(float), line))) {}
-  ~Room() { ::operator delete(memory_, line); }
-  Room(const Room&) = delete;
-  Room& operator=(const Room&) = delete;
-
-  float* get() const { return memory_; }
-
- private:
-  static constexpr std::align_val_t line{64};
-
-  float* memory_;
-};
-
 /// Blocks of channels in a tensor, over all examples.
 inline std::size_t planes_of(const Shape& shape, std::int64_t block) {
   return static_cast<std::size_t>(shape[0] * shape[1] / block);
@@ -47,6 +27,13 @@ inline void require_image(const Shape& shape, std::int64_t block, const char* na
   require(shape.size() == 4 && shape[1] % block == 0,
           std::string(name) + ": expected images [N, C, H, W] with C a multiple of " +
               std::to_string(block));
+}
+
+/// Whether two images, of which `image` has passed require_image, have the same examples and
+/// channels.
+inline void require_alike(const Shape& other, const Shape& image, const char* name) {
+  require(other.size() == 4 && other[0] == image[0] && other[1] == image[1],
+          std::string(name) + ": images differ in examples or channels");
 }
 
 inline std::int64_t block_of(const Attributes& attributes, const char* name) {

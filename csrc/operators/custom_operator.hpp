@@ -21,6 +21,7 @@
 #include <exception>
 #include <functional>
 #include <limits>
+#include <mutex>
 #include <numeric>
 #include <string>
 #include <type_traits>
@@ -95,13 +96,8 @@ class Attributes {
   }
 
   template <typename Entry, typename... Results>
-  bool succeeds(Entry entry, const char* name, Results*... results) const {
+  bool succeeds(Entry entry, const char* name, Results... results) const {
     return succeeded(api_.status_of(entry, info_, name, results...));
-  }
-
-  template <typename Entry, typename Result>
-  bool succeeds(Entry entry, const char* name, std::nullptr_t, Result* result) const {
-    return succeeded(api_.status_of(entry, info_, name, nullptr, result));
   }
 
   bool succeeded(abi::Status* status) const {
@@ -154,19 +150,19 @@ class Call {
     return static_cast<T*>(ort::get<void*>(api_, abi::GetTensorMutableData, value));
   }
 
-  /// Runs `task(0)` to `task(tasks - 1)` on the runtime's threads. A task must not throw. It should
-  /// last long enough (about 10 us) to hide what it costs to hand it out.
+  /// Runs `task(0)` to `task(tasks - 1)` on the runtime's threads; what a task throws is thrown
+  /// when all are done. A task should last long enough (about 10 us) to hide what it costs to hand
+  /// it out.
   template <typename Task>
   void parallel_for(std::size_t tasks, const Task& task) const {
     if (tasks == 1) {
       task(std::size_t{0});
     } else if (tasks > 1) {
-      const auto run = [](void* user, std::size_t index) {
-        (*static_cast<const Task*>(user))(index);
-      };
+      Tasks<Task> all{task, {}, nullptr};
       // 0 batches: the runtime shares the tasks out, one run of neighbours to each thread.
-      api_(abi::KernelContext_ParallelFor, context_, +run, tasks, std::size_t{0},
-           const_cast<Task*>(&task));
+      api_(abi::KernelContext_ParallelFor, context_, &Tasks<Task>::run, tasks, std::size_t{0},
+           &all);
+      if (all.error) std::rethrow_exception(all.error);
     }
   }
 
@@ -180,6 +176,24 @@ class Call {
   }
 
  private:
+  // Nothing may be thrown through the runtime.
+  template <typename Task>
+  struct Tasks {
+    const Task& task;
+    std::mutex mutex;
+    std::exception_ptr error;
+
+    static void run(void* user, std::size_t index) {
+      auto& self = *static_cast<Tasks*>(user);
+      try {
+        self.task(index);
+      } catch (...) {
+        const std::lock_guard lock(self.mutex);
+        if (!self.error) self.error = std::current_exception();
+      }
+    }
+  };
+
   ort::Api api_;
   abi::KernelContext* context_;
 };

@@ -38,11 +38,9 @@ class DepthwiseGradient {
     const auto gradient = call.input<float>(0);
     const auto weight = call.input<float>(1);
     const auto input = call.input<float>(2);
-    require_image(gradient.shape, block_, name);
     require_image(input.shape, block_, name);
     const std::int64_t blocks = input.shape[1] / block_;
-    require(gradient.shape[0] == input.shape[0] && gradient.shape[1] == input.shape[1],
-            "DepthwiseGradient: gradient and input differ in examples or channels");
+    require_alike(gradient.shape, input.shape, name);
     require(weight.shape == Shape{blocks, sliding_[0].kernel, sliding_[1].kernel, block_},
             "DepthwiseGradient: the weights do not fit the input and kernel_shape");
     const auto [down, across] = sized(sliding_, input.shape, gradient.shape);
@@ -52,15 +50,17 @@ class DepthwiseGradient {
         1, task_elements / std::max<std::int64_t>(1, across.inputs * block_));
     const std::int64_t tasks_per_plane = (down.inputs + rows - 1) / rows;
     const auto run = kernels::blocked_kernels(block_).depthwise_gradient;
-    const std::size_t planes = input.size() == 0 ? 0 : planes_of(input.shape, block_);
+    const std::size_t planes = planes_of(input.shape, block_);
     call.parallel_for(planes * tasks_per_plane, [&](std::size_t task) {
       const auto plane = static_cast<std::int64_t>(task) / tasks_per_plane;
       const std::int64_t first = static_cast<std::int64_t>(task) % tasks_per_plane * rows;
-      std::vector<kernels::Tap> taps(static_cast<std::size_t>((down.kernel + 1) * across.kernel));
+      std::vector<kernels::Tap> taps(static_cast<std::size_t>(down.kernel * across.kernel));
+      std::vector<kernels::ColumnTap> across_taps(static_cast<std::size_t>(across.kernel));
       const std::int64_t inside = plane * down.inputs * across.inputs * block_;
       run(down, across, gradient.data + plane * down.outputs * across.outputs * block_,
           weight.data + plane % blocks * down.kernel * across.kernel * block_, input.data + inside,
-          result + inside, first, std::min(first + rows, down.inputs), mask_, taps.data());
+          result + inside, first, std::min(first + rows, down.inputs), mask_, taps.data(),
+          across_taps.data());
     });
   }
 

@@ -14,7 +14,6 @@
 //   output      [N, C, H, W]
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +22,7 @@
 #include "kernels/blocked.hpp"
 #include "operators/blocked_images.hpp"
 #include "operators/custom_operator.hpp"
+#include "operators/rows.hpp"
 
 namespace igonnx::plugin {
 
@@ -57,10 +57,9 @@ class InterleavePhases {
     const std::int64_t width = input.shape[3];
     float* result = call.output<float>(0, input.shape);
     const auto run = kernels::blocked_kernels(block_).interleave_row;
-    const std::size_t rows = input.size() == 0 ? 0 : planes_of(input.shape, block_) * height;
-    const auto rows_per_task = static_cast<std::size_t>(
-        std::max<std::int64_t>(1, task_elements / std::max<std::int64_t>(1, width * block_)));
-    call.parallel_blocks(rows, rows_per_task, [&](std::size_t first, std::size_t count) {
+    const Rows rows(planes_of(input.shape, block_) * static_cast<std::size_t>(height),
+                    static_cast<std::size_t>(width * block_));
+    for_rows(call, rows, task_elements, [&](std::size_t first, std::size_t count) {
       std::vector<kernels::PhaseRow> found(static_cast<std::size_t>(strides_[1]));
       for (auto row = static_cast<std::int64_t>(first);
            row < static_cast<std::int64_t>(first + count); ++row) {
@@ -72,7 +71,7 @@ class InterleavePhases {
   }
 
  private:
-  static constexpr std::int64_t task_elements = 16 * 1024;
+  static constexpr std::size_t task_elements = 16 * 1024;
 
   // Indexed by row remainder * strides[1] + column remainder; data is null where there is none.
   using Phases = std::vector<Tensor<const float>>;
@@ -86,8 +85,7 @@ class InterleavePhases {
       require(next < call.input_count(), "InterleavePhases: fewer phases than starts");
       phases[phase] = call.input<float>(next++);
       const Shape& given = phases[phase].shape;
-      require(given.size() == 4 && given[0] == shape[0] && given[1] == shape[1],
-              "InterleavePhases: a phase differs from the input in examples or channels");
+      require_alike(given, shape, name);
     }
     require(next == call.input_count(), "InterleavePhases: more phases than starts");
     return phases;

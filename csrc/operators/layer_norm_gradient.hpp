@@ -47,7 +47,7 @@ class LayerNormGradient {
     require(rows * columns == x.size() && mean.size() == rows && inverse.size() == rows,
             "LayerNormGradient: scale, mean and inverse do not fit the rows of x");
     T* result = call.output<T>(0, x.shape);
-    const Rows shape({rows, columns});
+    const Rows shape(rows, columns);
     for_rows(call, shape, elements_per_task, [&](std::size_t first, std::size_t count) {
       const std::size_t start = first * shape.columns;
       kernels::layer_norm_gradient(gradient.data + start, x.data + start, scale.data,

@@ -14,7 +14,6 @@ namespace igonnx::plugin {
 namespace {
 
 using kernels::BFloat16;
-using onednn::Buffer;
 using onednn::Order;
 using onednn::Product;
 using onednn::Sizes;
@@ -116,28 +115,13 @@ BFloat16* rounded(Buffer& buffer, const float* values, std::int64_t count, float
   return result;
 }
 
-/// `Call::parallel_for` for tasks that may throw: the first exception is thrown when all are done.
-template <typename Task>
-void parallel(const Call& call, std::int64_t tasks, const Task& task) {
-  std::mutex mutex;
-  std::exception_ptr error;
-  call.parallel_for(static_cast<std::size_t>(tasks), [&](std::size_t index) {
-    try {
-      task(static_cast<std::int64_t>(index));
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      if (!error) error = std::current_exception();
-    }
-  });
-  if (error) std::rethrow_exception(error);
-}
-
 /// Runs `task(first, rows)` for blocks of `block_rows` of `rows`; the last one takes a short rest
 /// in.
 template <typename Task>
 void parallel_rows(const Call& call, std::int64_t rows, const Task& task) {
   const std::int64_t blocks = std::max<std::int64_t>(1, (rows + block_rows / 2 - 1) / block_rows);
-  parallel(call, blocks, [&](std::int64_t index) {
+  call.parallel_for(static_cast<std::size_t>(blocks), [&](std::size_t task_index) {
+    const auto index = static_cast<std::int64_t>(task_index);
     const std::int64_t first = index * block_rows;
     task(first, index + 1 < blocks ? block_rows : rows - first);
   });
@@ -197,7 +181,6 @@ MatMulBFloat16::MatMulBFloat16(const Attributes& attributes)
   state_->get({block_rows, b.rows, b.columns}, Order::plain, order(transpose_b_));
 }
 
-MatMulBFloat16::MatMulBFloat16(MatMulBFloat16&&) noexcept = default;
 MatMulBFloat16::~MatMulBFloat16() = default;
 
 void MatMulBFloat16::compute(const Call& call) const {
@@ -238,13 +221,12 @@ void MatMulBFloat16::compute(const Call& call) const {
     return;
   }
   const auto ready = state_->get({left.rows, inner, columns}, order_a, order_b);
-  parallel(call, static_cast<std::int64_t>(pairs.a.size()), [&](std::int64_t index) {
-    const auto at = static_cast<std::size_t>(index);
+  call.parallel_for(pairs.a.size(), [&](std::size_t at) {
     const auto* first =
         rounded(buffer_a(), a.data + pairs.a[at] * left.rows * inner, left.rows * inner, alpha_);
     const auto* second =
         rounded(buffer_b(), b.data + pairs.b[at] * inner * columns, inner * columns, 1);
-    ready->product.run(first, second, c + index * left.rows * columns);
+    ready->product.run(first, second, c + static_cast<std::int64_t>(at) * left.rows * columns);
   });
 }
 

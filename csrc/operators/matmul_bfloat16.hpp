@@ -25,7 +25,6 @@ class MatMulBFloat16 {
   static constexpr std::array<std::size_t, 0> shaped_like{};
 
   explicit MatMulBFloat16(const Attributes& attributes);
-  MatMulBFloat16(MatMulBFloat16&&) noexcept;
   ~MatMulBFloat16();
 
   void compute(const Call& call) const;

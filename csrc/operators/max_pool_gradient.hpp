@@ -8,7 +8,6 @@
 //   output      [N, C, H, W]: each window's gradient goes to its first maximum
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +15,7 @@
 #include "kernels/blocked.hpp"
 #include "operators/blocked_images.hpp"
 #include "operators/custom_operator.hpp"
+#include "operators/rows.hpp"
 
 namespace igonnx::plugin {
 
@@ -38,18 +38,14 @@ class MaxPoolGradient {
     require_image(input.shape, block_, name);
     require(gradient.shape == maximum.shape,
             "MaxPoolGradient: gradient and output differ in shape");
-    require(gradient.shape.size() == 4 && gradient.shape[0] == input.shape[0] &&
-                gradient.shape[1] == input.shape[1],
-            "MaxPoolGradient: gradient and input differ in examples or channels");
+    require_alike(gradient.shape, input.shape, name);
     const auto [down, across] = sized(sliding_, input.shape, gradient.shape);
     float* result = call.output<float>(0, input.shape);
     const auto run = kernels::blocked_kernels(block_).max_pool_gradient;
     const std::int64_t inside = down.inputs * across.inputs * block_;
     const std::int64_t outside = down.outputs * across.outputs * block_;
-    const std::size_t planes = input.size() == 0 ? 0 : planes_of(input.shape, block_);
-    const auto planes_per_task = static_cast<std::size_t>(
-        std::max<std::int64_t>(1, task_elements / std::max<std::int64_t>(1, inside)));
-    call.parallel_blocks(planes, planes_per_task, [&](std::size_t first, std::size_t count) {
+    const Rows planes(planes_of(input.shape, block_), static_cast<std::size_t>(inside));
+    for_rows(call, planes, task_elements, [&](std::size_t first, std::size_t count) {
       for (std::size_t plane = first; plane < first + count; ++plane) {
         run(down, across, gradient.data + plane * outside, input.data + plane * inside,
             maximum.data + plane * outside, result + plane * inside, mask_);
@@ -58,7 +54,7 @@ class MaxPoolGradient {
   }
 
  private:
-  static constexpr std::int64_t task_elements = 16 * 1024;
+  static constexpr std::size_t task_elements = 16 * 1024;
 
   std::int64_t block_;
   std::array<kernels::Sliding, 2> sliding_;

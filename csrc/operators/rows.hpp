@@ -20,6 +20,8 @@ struct Rows {
     }
   }
 
+  Rows(std::size_t row_count, std::size_t column_count) : count(row_count), columns(column_count) {}
+
   std::size_t count = 1;
   std::size_t columns;
 };

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "buffer.hpp"
 #include "kernels/blocked.hpp"
 #include "operators/blocked_images.hpp"
 #include "operators/custom_operator.hpp"
@@ -46,31 +47,32 @@ class StemGradient {
     float* result = call.output<float>(0, input.shape);
     const auto& [down, across] = sliding;
     const std::int64_t tasks_per_image = (down.inputs + rows_per_task - 1) / rows_per_task;
-    const std::int64_t images = input.size() == 0 ? 0 : input.shape[0];
     const auto run = kernels::blocked_kernels(16).stem_gradient;
-    call.parallel_for(static_cast<std::size_t>(images * tasks_per_image), [&](std::size_t index) {
-      const auto image = static_cast<std::int64_t>(index) / tasks_per_image;
-      const std::int64_t first = static_cast<std::int64_t>(index) % tasks_per_image * rows_per_task;
-      std::vector<kernels::StemTap> taps(
-          static_cast<std::size_t>(sliding[0].kernel * sliding[1].kernel));
-      std::vector<kernels::ColumnTap> column_taps(static_cast<std::size_t>(sliding[1].kernel));
-      kernels::StemTask task{
-          sliding[0],
-          sliding[1],
-          channels,
-          filters,
-          gradient.data + image * filters * sliding[0].outputs * sliding[1].outputs,
-          weight.data,
-          result + image * channels * sliding[0].inputs * sliding[1].inputs,
-          first,
-          std::min(first + rows_per_task, sliding[0].inputs),
-          taps.data(),
-          column_taps.data(),
-          nullptr};
-      const Room room(kernels::stem_room(task));
-      task.rows = room.get();
-      run(task);
-    });
+    call.parallel_for(
+        static_cast<std::size_t>(input.shape[0] * tasks_per_image), [&](std::size_t index) {
+          const auto image = static_cast<std::int64_t>(index) / tasks_per_image;
+          const std::int64_t first =
+              static_cast<std::int64_t>(index) % tasks_per_image * rows_per_task;
+          std::vector<kernels::StemTap> taps(
+              static_cast<std::size_t>(sliding[0].kernel * sliding[1].kernel));
+          std::vector<kernels::ColumnTap> column_taps(static_cast<std::size_t>(sliding[1].kernel));
+          kernels::StemTask task{
+              sliding[0],
+              sliding[1],
+              channels,
+              filters,
+              gradient.data + image * filters * sliding[0].outputs * sliding[1].outputs,
+              weight.data,
+              result + image * channels * sliding[0].inputs * sliding[1].inputs,
+              first,
+              std::min(first + rows_per_task, sliding[0].inputs),
+              taps.data(),
+              column_taps.data(),
+              nullptr};
+          static thread_local Buffer buffer;
+          task.rows = buffer.of<float>(static_cast<std::size_t>(kernels::stem_room(task)));
+          run(task);
+        });
   }
 
  private:

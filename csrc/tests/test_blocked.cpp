@@ -1,9 +1,5 @@
 // kernels/blocked.hpp, in every version that this processor can run, against the definitions of the
 // forward operators. Values are multiples of 1/16 and few are added: sums are exact.
-#if defined(__GNUC__) && defined(__x86_64__)
-#define IGONNX_X86_KERNELS  // as CMakeLists.txt has it: the tables for AVX2 and AVX-512 are there
-#endif
-
 #include <array>
 #include <string>
 #include <vector>
@@ -108,11 +104,12 @@ void check_depthwise(const BlockedKernels& table, std::int64_t block, const Slid
   });
   apply(mask, value, want);
   Array<float> result(value.size(), 5);
-  std::vector<kernels::Tap> taps(static_cast<std::size_t>((down.kernel + 1) * across.kernel));
+  std::vector<kernels::Tap> taps(static_cast<std::size_t>(down.kernel * across.kernel));
+  std::vector<kernels::ColumnTap> across_taps(static_cast<std::size_t>(across.kernel));
   const std::int64_t half = down.inputs / 2;  // rows may come in any number of parts
   for (const auto& [first, end] : {std::pair{std::int64_t{0}, half}, {half, down.inputs}}) {
     table.depthwise_gradient(down, across, gradient.data(), weight.data(), value.data(),
-                             result.data(), first, end, mask, taps.data());
+                             result.data(), first, end, mask, taps.data(), across_taps.data());
   }
   check_near(result, want, 0);
   result.check_guard();

@@ -7,7 +7,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from igonnx.graph.node_view import subgraphs, take_place
+from igonnx.graph.node_view import constant_of, subgraphs, take_place
 from igonnx.graph.tensors import own_tensor
 
 __all__ = ["inline_settled_branches"]
@@ -44,10 +44,8 @@ def _condition(node: ir.Node) -> bool | None:
     """The condition of an If where no caller can change it, else None."""
     if node.op_type != "If" or node.domain not in ("", "ai.onnx"):
         return None
-    value = node.inputs[0]
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return bool(value.const_value.numpy().reshape(-1)[0])
+    condition = constant_of(node.inputs[0])
+    return None if condition is None else bool(condition.numpy().reshape(-1)[0])
 
 
 def _inline(

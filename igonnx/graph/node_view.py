@@ -11,7 +11,16 @@ import onnx_ir as ir
 from igonnx.errors import ModelError, UnsupportedOperatorError
 from igonnx.graph.builder import GraphBuilder, rank
 
-__all__ = ["NodeView", "captures", "captures_of", "operator_name", "subgraphs", "take_place"]
+__all__ = [
+    "NodeView",
+    "attributes_of",
+    "captures",
+    "captures_of",
+    "constant_of",
+    "operator_name",
+    "subgraphs",
+    "take_place",
+]
 
 
 def operator_name(node: ir.Node) -> str:
@@ -66,10 +75,8 @@ class NodeView:
 
     def constant(self, index: int) -> np.ndarray | None:
         """The value of input `index` when it is a constant of the graph that no caller can override."""
-        value = self.optional_input(index)
-        if value is None or value.const_value is None or value.is_graph_input():
-            return None
-        return value.const_value.numpy()
+        constant = constant_of(self.optional_input(index))
+        return None if constant is None else constant.numpy()
 
     def axes(self, index: int = 1) -> list[int] | None:
         """Non-negative axes of a reduction: attribute in old opsets, input `index` in new ones. None: all, unknown."""
@@ -88,6 +95,18 @@ class NodeView:
     def where(self) -> str:
         """Operator and node, for messages."""
         return f"operator {operator_name(self.node)} (node {self.node.name!r})"
+
+
+def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """What `value` is a constant of; None where it is none, or one that a caller can override."""
+    if value is None or value.is_graph_input():
+        return None
+    return value.const_value
+
+
+def attributes_of(node: ir.Node) -> dict[str, Any]:
+    """The Python values of all attributes of `node`."""
+    return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
 def take_place(old: ir.Value, new: ir.Value) -> None:

@@ -41,11 +41,17 @@ def _is_product(node: ir.Node) -> bool:
     if ir.DataType.FLOAT not in known:
         return False
     if node.domain == "com.microsoft":
-        swapped = _number(node, "transBatchA", 0) or _number(node, "transBatchB", 0)
+        swapped = node.attributes.get_int("transBatchA", 0) or node.attributes.get_int(
+            "transBatchB", 0
+        )
         return node.op_type == "FusedMatMul" and not swapped
     if node.domain not in ("", "ai.onnx"):
         return False
-    alone = len(node.inputs) < 3 or node.inputs[2] is None or _number(node, "beta", 1) == 1
+    alone = (
+        len(node.inputs) < 3
+        or node.inputs[2] is None
+        or node.attributes.get_float("beta", 1.0) == 1
+    )
     return node.op_type == "MatMul" or (node.op_type == "Gemm" and alone)
 
 
@@ -53,8 +59,8 @@ def _replace(op: GraphBuilder, node: ir.Node) -> None:
     a, transposed_a = _untransposed(cast("ir.Value", node.inputs[0]))
     b, transposed_b = _untransposed(cast("ir.Value", node.inputs[1]))
     settings = {
-        "transA": int(bool(_number(node, "transA", 0)) != transposed_a),
-        "transB": int(bool(_number(node, "transB", 0)) != transposed_b),
+        "transA": int(bool(node.attributes.get_int("transA", 0)) != transposed_a),
+        "transB": int(bool(node.attributes.get_int("transB", 0)) != transposed_b),
     }
     old = node.outputs[0]
     product = op.emit(
@@ -62,7 +68,7 @@ def _replace(op: GraphBuilder, node: ir.Node) -> None:
         a,
         b,
         domain=PLUGIN,
-        alpha=float(_number(node, "alpha", 1)),
+        alpha=node.attributes.get_float("alpha", 1.0),
         **settings,
     )
     product.type, product.shape = ir.TensorType(ir.DataType.FLOAT), old.shape
@@ -86,8 +92,3 @@ def _untransposed(factor: ir.Value) -> tuple[ir.Value, bool]:
     axes = list(perm.as_ints())
     *lead, last, last_but_one = range(len(axes))
     return (source, True) if axes == [*lead, last_but_one, last] else (factor, False)
-
-
-def _number(node: ir.Node, name: str, otherwise: float) -> float:
-    attribute = node.attributes.get(name)
-    return otherwise if attribute is None else cast("float", attribute.value)

@@ -18,7 +18,8 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.builder import GraphBuilder, dims
+from igonnx.graph.node_view import attributes_of, constant_of, take_place
 from igonnx.native_lowering.convolution_gradient import NCHWC, lower_convolution_gradient
 from igonnx.native_lowering.filters import (
     Weights,
@@ -68,6 +69,8 @@ class BlockedLayout:
             with self.op.before(node):
                 twin = handler(self, node)
             if twin is not None:
+                if twin.type is None:
+                    twin.type = node.outputs[0].type
                 self._twins[node.outputs[0]] = twin
                 self._done.add(node)
         self._leave()
@@ -136,35 +139,26 @@ class BlockedLayout:
                 continue
             node = cast("ir.Node", value.producer())
             with self.op.before(node):
-                back = self._reordered_back(twin, self._channels[value], node)
-            back.shape, back.type = value.shape, value.type
-            name = value.name
-            value.replace_all_uses_with(back, replace_graph_outputs=True)
-            value.name = self.op.unique("replaced")
-            back.name = name
+                take_place(value, self._reordered_back(twin, value))
         self.op.graph.remove(list(self._done), safe=False)
         self.op.graph.sort()
 
-    def _reordered_back(self, twin: ir.Value, channels: int, node: ir.Node) -> ir.Value:
-        boolean = node.op_type in _BOOLEAN
+    def _reordered_back(self, twin: ir.Value, value: ir.Value) -> ir.Value:
+        boolean = twin.dtype == ir.DataType.BOOL
         number = self.op.cast(twin, ir.DataType.FLOAT) if boolean else twin
-        back = self.op.emit("ReorderOutput", number, domain=NCHWC, channels=channels)
-        return self.op.cast(back, ir.DataType.BOOL) if boolean else cast("ir.Value", back)
+        back = self.op.emit("ReorderOutput", number, domain=NCHWC, channels=self._channels[value])
+        if boolean:
+            back = self.op.cast(back, ir.DataType.BOOL)
+        back.shape, back.type = value.shape, value.type
+        return cast("ir.Value", back)
 
 
 Handler = Callable[[BlockedLayout, ir.Node], "ir.Value | None"]
 
 
 def _constant(value: ir.Value | None) -> np.ndarray | None:
-    """The array of a constant that no caller can feed."""
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
-
-
-def _attribute(node: ir.Node, name: str, otherwise: Any) -> Any:
-    attribute = node.attributes.get(name)
-    return otherwise if attribute is None else attribute.value
+    constant = constant_of(value)
+    return None if constant is None else constant.numpy()
 
 
 def _spatial(value: ir.Value) -> tuple[Any, ...] | None:
@@ -184,7 +178,7 @@ def _conv(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
         return None
     if bias_value is not None and bias is None:
         return None
-    group, block = _attribute(node, "group", 1), layout.block
+    group, block = node.attributes.get_int("group", 1), layout.block
     arranged = _arranged(layout, x, weight, group)
     if arranged is None:
         return None
@@ -194,7 +188,7 @@ def _conv(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
         whole = np.zeros(padded(len(bias), block), np.float32)
         whole[: len(bias)] = bias
         operands.append(whole)
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    given = attributes_of(node)
     given.setdefault("kernel_shape", list(weight.shape[2:]))
     twin = layout.op.emit("Conv", *operands, domain=NCHWC, **given)
     layout.note(node.outputs[0], weight.shape[0])
@@ -235,6 +229,8 @@ def _fuse_activation(conv: ir.Node | None, node: ir.Node) -> bool:
     if "activation" in conv.attributes:
         return False
     parameters: list[float] = []
+    if any(value is not None and _constant(value) is None for value in node.inputs[1:]):
+        return False
     if node.op_type == "Clip":
         bounds = [_constant(value) for value in (*node.inputs[1:], None, None)][:2]
         infinite = np.finfo(np.float32)
@@ -270,7 +266,8 @@ def _elementwise(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
     strangers = [value for value in images if not layout.has_twin(value)]
     if any(count % 4 or value.dtype not in (None, ir.DataType.FLOAT) for value in strangers):
         return None
-    layout.note(node.outputs[0], count, images[0])
+    whole = next((value for value in images if dims(value)[0] != 1), images[0])
+    layout.note(node.outputs[0], count, whole)
     fused = _fused(layout, node, images)
     if fused is not None:
         return fused
@@ -278,7 +275,7 @@ def _elementwise(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
         layout.blocked(value) if value in images else value  # a scalar, or an absent input
         for value in node.inputs
     ]
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    given = attributes_of(node)
     return cast("ir.Value", layout.op.emit(node.op_type, *operands, **given))
 
 
@@ -295,9 +292,8 @@ def _fused(layout: BlockedLayout, node: ir.Node, images: list[ir.Value]) -> ir.V
 
 
 def _is_scalar(value: ir.Value) -> bool:
-    return (
-        value.const_value is not None and value.const_value.size == 1 and len(value.shape or ()) < 4
-    )
+    constant = constant_of(value)
+    return constant is not None and constant.size == 1 and len(value.shape or ()) < 4
 
 
 def _per_channel(layout: BlockedLayout, node: ir.Node, count: int) -> ir.Value | None:
@@ -325,8 +321,10 @@ def _fuse_sum(
         return None
     if "activation" in conv.attributes or len(conv.inputs) > 3:
         return None
-    if from_conv is other or not layout.used_last(other, node):
+    if from_conv is other or not layout.used_last(other, node) or conv.outputs[0].uses():
         return None
+    if dims(from_conv)[0] != dims(other)[0]:
+        return None  # a batch of one, repeated
     conv.resize_inputs(4)
     conv.replace_input_with(3, layout.blocked(other))
     # What it adds may be computed only behind its old place.
@@ -354,7 +352,7 @@ def _activation_mask(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
             for name in ("lower", "upper"):
                 producer.attributes.add(node.attributes[name])
             return gradient
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    given = attributes_of(node)
     return cast(
         "ir.Value", layout.op.emit("ActivationMask", gradient, output, domain=PLUGIN, **given)
     )
@@ -364,7 +362,10 @@ def _pool(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
     x = cast("ir.Value", node.inputs[0])
     if not layout.has_twin(x) or any(value.uses() for value in node.outputs[1:]):
         return None
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    settings = node.attributes
+    if settings.get_int("ceil_mode", 0) and settings.get_int("count_include_pad", 0):
+        return None  # the blocked one counts what lies beyond the padding, too
+    given = attributes_of(node)
     layout.note(node.outputs[0], cast("int", layout.channels(x)))
     return cast(
         "ir.Value",
@@ -377,7 +378,7 @@ def _max_pool_gradient(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
     count = layout.channels(x)
     if not (layout.has_twin(x) and layout.has_twin(y)) or count is None or count % 4:
         return None
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    given = attributes_of(node)
     given["block"] = layout.block
     operands = [layout.blocked(value) for value in (g, y, x)]
     layout.note(node.outputs[0], count, x)
@@ -401,6 +402,8 @@ def _expand(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
         return None
     if layout.channels(x) != count or _spatial(x) != (1, 1):
         return None
+    if size.shape is None or dims(x)[0] != dims(size)[0]:
+        return None  # a batch of one, repeated
     value = layout.apart(layout.twin_or_same(x))
     spread = layout.op.Expand(value, layout.op.ints([1, 1, *sizes, 1]))
     layout.note(node.outputs[0], count, size)
@@ -410,11 +413,13 @@ def _expand(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
 def _reduce(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
     """A sum or mean over height and width, which stay as axes of length 1."""
     x = cast("ir.Value", node.inputs[0])
-    axes = _constant(node.inputs[1]) if len(node.inputs) > 1 else _attribute(node, "axes", None)
+    axes = _constant(node.inputs[1]) if len(node.inputs) > 1 else node.attributes.get_ints("axes")
     count = layout.channels(x)
     if not layout.has_twin(x) or axes is None or count is None or count % layout.block:
         return None
-    if sorted(int(axis) % 4 for axis in axes) != [2, 3] or not _attribute(node, "keepdims", 1):
+    if sorted(int(axis) % 4 for axis in axes) != [2, 3] or not node.attributes.get_int(
+        "keepdims", 1
+    ):
         return None
     value = layout.apart(layout.blocked(x))
     reduced = layout.op.reduce(node.op_type, value, [2, 3], keepdims=True)
@@ -428,7 +433,7 @@ def _concat(layout: BlockedLayout, node: ir.Node) -> ir.Value | None:
     """Images joined along their channels, each of them whole blocks."""
     values = [cast("ir.Value", value) for value in node.inputs]
     counts = [layout.channels(value) for value in values]
-    if _attribute(node, "axis", 0) not in (1, -3) or not all(map(layout.has_twin, values)):
+    if node.attributes.get_int("axis", 0) not in (1, -3) or not all(map(layout.has_twin, values)):
         return None
     if any(count is None or count % layout.block for count in counts):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from igonnx.graph.builder import GraphBuilder
-from igonnx.graph.node_view import take_place
+from igonnx.graph.node_view import attributes_of, take_place
 from igonnx.recognition import scalar_of
 
 __all__ = ["fuse"]
@@ -44,7 +44,7 @@ def _fuse_scale(op: GraphBuilder, node: ir.Node) -> None:
     scale *= source.attributes.get_float("scale", 1.0)
     if first.dtype == ir.DataType.DOUBLE and scale != float(np.float32(scale)):
         return  # attributes have single precision
-    attributes = {name: attribute.value for name, attribute in source.attributes.items()}
+    attributes = attributes_of(source)
     attributes["scale"] = float(scale)
     _replace(op, node, "SoftmaxGradient", source.inputs, **attributes)
 
@@ -54,6 +54,9 @@ def _fuse_residual(op: GraphBuilder, node: ir.Node) -> None:
         source = _made_by(cast("ir.Value", value), "LayerNormGradient")
         if source is None or len(source.inputs) > 5 or other is None:
             continue
+        shapes = [cast("ir.Value", value).shape, other.shape]
+        if None not in shapes and shapes[0] != shapes[1]:
+            continue  # to be repeated first
         _replace(op, node, "LayerNormGradient", [*source.inputs, other])
         return
 

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from igonnx.autodiff.registry import Gradients, Vjp, rule
 from igonnx.autodiff.rules.convolution_weights import weight_gradient
 from igonnx.graph.builder import GraphBuilder, dims, rank
+from igonnx.graph.node_view import constant_of
 from igonnx.native_lowering.filters import fits, is_depthwise
 
 _INT64_MIN = -(2**63)
@@ -166,9 +167,12 @@ def _runs_blocked(v: Vjp, weight: ir.Value, sliding: Sequence[Window], group: in
     target = v.op.native
     if target is None or target.block == 1 or v.x.dtype != ir.DataType.FLOAT or len(sliding) != 2:
         return False
-    if weight.const_value is None or weight.is_graph_input():
+    if v.op.graph is not v.op.model.graph:
+        return False  # lowering leaves the bodies of If, Loop and Scan alone
+    constant = constant_of(weight)
+    if constant is None:
         return False
-    shape = weight.const_value.shape.numpy()
+    shape = constant.shape.numpy()
     pads = [pad for window in sliding for pad in (window.begin, window.end)]
     if not fits(shape, group, target.block) or any(pad is None or pad < 0 for pad in pads):
         return False
@@ -183,11 +187,9 @@ def _is_stem(v: Vjp, weight: ir.Value, sliding: Sequence[Window], group: int) ->
     """Whether the plugin has an operator for it: a convolution of an image with very few channels."""
     if v.op.native is None or v.x.dtype != ir.DataType.FLOAT or len(sliding) != 2 or group != 1:
         return False
-    inputs, known = (
-        dims(weight)[1],
-        all((window.begin if window.begin is not None else -1) >= 0 for window in sliding),
-    )
-    return isinstance(inputs, int) and 1 <= inputs <= 4 and known
+    inputs = dims(weight)[1]
+    few = isinstance(inputs, int) and 1 <= inputs <= 4
+    return few and all(window.begin is not None and window.begin >= 0 for window in sliding)
 
 
 def _left_to_lowering(
