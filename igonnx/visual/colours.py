@@ -7,12 +7,29 @@ it on a neutral ground; orange and blue stay apart for the common forms of colou
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AGAINST", "COLD_GLOW", "FOR", "GLOW", "NEUTRAL", "Anchors", "diverging", "ramp"]
+from igonnx.errors import InputError
+
+__all__ = [
+    "AGAINST",
+    "COLD_GLOW",
+    "FOR",
+    "GLOW",
+    "NEUTRAL",
+    "Anchors",
+    "Colour",
+    "as_colour",
+    "diverging",
+    "ramp",
+]
 
 Anchors = tuple[tuple[int, int, int], ...]
+Colour = str | Sequence[float] | NDArray[np.number]
 
 # sRGB anchors, weak to strong, evenly spaced.
 GLOW: Anchors = (
@@ -49,3 +66,17 @@ def diverging(heat: NDArray[np.float64]) -> NDArray[np.float64]:
     warm = ramp(magnitude, (NEUTRAL, *FOR))
     cool = ramp(magnitude, (NEUTRAL, *AGAINST))
     return np.where((heat >= 0)[..., None], warm, cool)
+
+
+def as_colour(colour: Colour) -> NDArray[np.float64]:
+    """Take a colour of choice, (red, green, blue) of 0 to 255 or "#rrggbb": float64 [3] in [0, 1]."""
+    if isinstance(colour, str):
+        if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
+            raise InputError(f"the colour is {colour!r}, expected '#rrggbb' or three numbers")
+        return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    channels = np.asarray(colour)
+    if channels.shape != (3,) or channels.dtype.kind not in "fiu":
+        raise InputError(f"the colour is {colour!r}, expected '#rrggbb' or three numbers")
+    if not ((channels >= 0) & (channels <= 255)).all():
+        raise InputError(f"the colour is {colour!r}, expected numbers from 0 to 255")
+    return channels.astype(np.float64) / 255

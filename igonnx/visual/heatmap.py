@@ -14,12 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.errors import InputError
+from igonnx.visual.channels import Layout, channel_axis, reduce_channels
 from igonnx.visual.threshold import keep_share
 
-__all__ = ["Heat", "Layout", "Sign", "contributions", "heat_map", "normalise", "reduce_channels"]
+__all__ = [
+    "Heat",
+    "Layout",
+    "Sign",
+    "channel_axis",
+    "contributions",
+    "full_scale",
+    "heat_map",
+    "normalise",
+    "reduce_channels",
+]
 
 Heat = NDArray[np.float64]
-Layout = Literal["NCHW", "NHWC"]
 Sign = Literal["all", "positive", "negative", "absolute"]
 
 # Pictures smaller than this are shown pixel by pixel; larger ones are smoothed by 4 pixels in 224.
@@ -64,80 +74,37 @@ def contributions(
     The arguments are those of `heat_map`, of which this is the part before thresholding and
     scaling.
     """
-    if sign not in get_args(Sign):
-        choices = ", ".join(repr(choice) for choice in get_args(Sign))
-        raise InputError(f"sign is {sign!r}, expected one of {choices}")
+    require_sign(sign)
     heat = reduce_channels(values, layout, size=size, absolute=sign == "absolute")
     if smooth is None:
         smooth = automatic_smoothing(heat.shape)
+    return one_sign(smoothed(heat, smooth), sign)
+
+
+def require_sign(sign: str) -> None:
+    """Raise `InputError` for anything but a `Sign`."""
+    if sign not in get_args(Sign):
+        choices = ", ".join(repr(choice) for choice in get_args(Sign))
+        raise InputError(f"sign is {sign!r}, expected one of {choices}")
+
+
+def smoothed(heat: Heat, smooth: float) -> Heat:
+    """Blur a map [H, W], or each slice of a volume [D, H, W], by a Gaussian; the sum is kept."""
     if not smooth >= 0:
         raise InputError(f"smooth is {smooth}, expected a number of pixels >= 0")
-    if smooth > 0:
-        from scipy import ndimage  # slow to import
+    if smooth == 0:
+        return heat
+    from scipy import ndimage  # slow to import
 
-        # "reflect" keeps the sum: contributions are shares of a score, none may get lost
-        heat = ndimage.gaussian_filter(heat, smooth, mode="reflect")
+    # "reflect" keeps the sum: contributions are shares of a score, none may get lost
+    return np.asarray(ndimage.gaussian_filter(heat, smooth, mode="reflect", axes=(-2, -1)))
+
+
+def one_sign(heat: Heat, sign: Sign) -> Heat:
+    """Keep the positive or the negative values as values >= 0; "all" and "absolute" keep everything."""
     if sign == "positive":
         return np.maximum(heat, 0.0)
     return np.maximum(-heat, 0.0) if sign == "negative" else heat
-
-
-def reduce_channels(
-    values: NDArray[Any],
-    layout: Layout | None = None,
-    *,
-    size: tuple[int, int] | None = None,
-    absolute: bool = False,
-) -> Heat:
-    """Sum an attribution over its channels: what each pixel contributes, float64 [H, W].
-
-    Summing is the reduction that keeps completeness: the pixels still add up to the difference of
-    the scores. With `absolute` the magnitudes are summed instead, so that channels cannot cancel.
-    """
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"the attribution has dtype {array.dtype}, expected numbers")
-    if array.ndim == 4 and array.shape[0] > 1:
-        raise InputError(
-            f"the attribution has shape {array.shape}: a picture shows one example, "
-            f"pass one of the {array.shape[0]}"
-        )
-    array = (array[0] if array.ndim == 4 and len(array) else array).astype(np.float64)
-    if array.ndim not in (2, 3) or array.size == 0:
-        raise InputError(
-            f"the attribution has shape {np.shape(values)}, expected [H, W], [C, H, W] or [H, W, C]"
-        )
-    finite = np.isfinite(array)
-    if not finite.all():
-        bad = array.size - int(finite.sum())
-        raise InputError(f"{bad} of {array.size} values of the attribution are NaN or infinite")
-    if absolute:
-        array = np.abs(array)
-    if array.ndim == 3:
-        array = array.sum(axis=channel_axis((array.shape[0], *array.shape[1:]), layout, size))
-    return array
-
-
-def channel_axis(
-    shape: tuple[int, ...], layout: Layout | None = None, size: tuple[int, int] | None = None
-) -> int:
-    """Tell which axis of a picture of this shape, without batch axis, holds the channels: 0 or 2.
-
-    In this order: the layout given; the axis that leaves the image's `size`; the only axis of 1 or
-    3; the smaller axis, and the first where both are equal.
-    """
-    if layout is not None:
-        if layout not in get_args(Layout):
-            raise InputError(f"layout is {layout!r}, expected 'NCHW' or 'NHWC'")
-        return 0 if layout == "NCHW" else 2
-    first, last = shape[0], shape[2]
-    if size is not None and (shape[1:] == size) != (shape[:2] == size):
-        return 0 if shape[1:] == size else 2
-    if (first in (1, 3)) != (last in (1, 3)):
-        return 0 if first in (1, 3) else 2
-    if (shape[1] == last) != (first == shape[1]):
-        return 0 if shape[1] == last else 2
-    return 0 if first <= last else 2
 
 
 def automatic_smoothing(shape: tuple[int, ...]) -> float:
