@@ -28,6 +28,9 @@ TESTS = [
     "native",
     "test_calibration.py",
     "test_engines.py",
+    "test_lanes.py",
+    "test_concurrency.py",
+    "test_faults.py",
     "test_quadrature.py",
     "explainer",
 ]

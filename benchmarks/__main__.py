@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from benchmarks.materials import MODELS, Material
 from benchmarks.report import publish, quietness
 from benchmarks.scaling import against_callers, against_size, against_steps
 from benchmarks.single_runs import first_explanation, peak_memory
-from benchmarks.tables import failures, tables
+from benchmarks.tables import failures, not_run, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("comparison", "memory", "first", "sizes", "steps", "callers")
@@ -71,16 +70,12 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def chosen_entries(given: argparse.Namespace) -> list[Entry]:
-    """The entries that the command line asks for and this igonnx has."""
-    import igonnx
-
-    known = inspect.signature(igonnx.Explainer).parameters
+    """The entries that the command line asks for."""
     return [
         entry
         for entry in ENTRIES
         if (not given.entries or any(word in entry.name for word in given.entries))
         and not any(word in entry.name for word in given.skip)
-        and (not entry.needs_argument or entry.needs_argument in known)
     ]
 
 
@@ -206,6 +201,8 @@ def show(results: dict[str, Any]) -> None:
         print(f"\n{table.plain()}")
     for line in failures(results):
         print(f"\nnot measured: {line}")
+    for line in not_run(results):
+        print(f"\n{line}")
     if quietness(results):
         print(f"\n{quietness(results)}")
 

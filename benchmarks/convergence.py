@@ -30,8 +30,8 @@ __all__ = ["Point", "main", "saved_share"]
 PHOTOS = ("chelsea", "coffee", "rocket", "astronaut")
 TARGETS = {"probability": "softmax", "logit": None}
 REFERENCE_STEPS = 4096
-STEPS = (24, 32, 48, 64, 96, 128, 192, 256)
-TOLERANCES = (0.05, 0.035, 0.025, 0.02, 0.015, 0.01)
+STEPS = (32, 64, 128)
+TOLERANCES = (0.04, 0.02, 0.01)
 TRAPEZOID, GAUSS, NUIG, OURS = "trapezoid", "Gauss-Legendre", "NUIG", "tolerance="
 SEGMENTS = 8  # of NUIG's first, coarse look at the path
 

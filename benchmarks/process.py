@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WorkerError", "WorkerProcess"]
+__all__ = ["NOTHING_REMEMBERED", "WorkerError", "WorkerProcess"]
+
+# So that no run depends on what an earlier one left in the user's cache.
+NOTHING_REMEMBERED = {"IGONNX_CACHE_DIR": "off"}
 
 
 class WorkerError(Exception):
@@ -34,6 +37,7 @@ class WorkerProcess:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     cwd=folder,
+                    env=os.environ | NOTHING_REMEMBERED,
                     start_new_session=True,  # so that stop() ends the compilers it may have started too
                 )
             except OSError as error:

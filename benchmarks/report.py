@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.chart import draw
 from benchmarks.machine import one_line
-from benchmarks.tables import failures, tables
+from benchmarks.tables import failures, not_run, tables
 
 __all__ = ["BEGIN", "END", "markdown", "publish", "quietness", "replaced"]
 
@@ -18,7 +18,7 @@ CHART = "performance.svg"
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The section: the machine, the chart, the tables, and what could not be measured and why."""
+    """The section: the machine, the chart, the tables, what could not be measured and why, and what was not run."""
     settings = results["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     paragraphs = [
@@ -37,7 +37,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     if failed:
         listed = "\n".join(f"- {line.replace('|', '/')}" for line in failed)
         paragraphs.append(f"### What could not be measured\n\n{listed}")
-    return "\n\n".join([*paragraphs, quietness(results)])
+    return "\n\n".join([*paragraphs, *not_run(results), quietness(results)])
 
 
 def quietness(results: Mapping[str, Any]) -> str:

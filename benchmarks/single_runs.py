@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from benchmarks.comparison import Setup
 from benchmarks.materials import Material
 from benchmarks.probe import STAGES
+from benchmarks.process import NOTHING_REMEMBERED
 
 __all__ = ["first_explanation", "peak_memory"]
 
@@ -65,7 +67,13 @@ def _probe(setup: Setup, material: Material, kind: str, steps: int) -> dict[str,
     command += [str(setup.threads), str(steps)]
     try:
         done = subprocess.run(
-            command, cwd=setup.root, capture_output=True, text=True, timeout=_SECONDS, check=False
+            command,
+            cwd=setup.root,
+            env=os.environ | NOTHING_REMEMBERED,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise _ProbeError(f"did not finish in {_SECONDS} s") from error

@@ -11,7 +11,7 @@ from benchmarks.entries import CAPTUM, ENTRIES, EXPLANATIONS, FORWARD, IGONNX, T
 from benchmarks.probe import STAGES
 from benchmarks.summary import in_forwards, median_ratio, median_seconds, spread
 
-__all__ = ["Table", "failures", "tables"]
+__all__ = ["Table", "failures", "not_run", "tables"]
 
 Results = Mapping[str, Any]
 
@@ -77,6 +77,37 @@ def failures(results: Results) -> list[str]:
     for part in ("steps", "callers"):
         if "failure" in results.get(part, {}):
             lines.append(f"{part}: {results[part]['failure']}")
+    return lines
+
+
+def not_run(results: Results) -> list[str]:
+    """One line for each thing that a whole run has and this one was not asked for."""
+    names = {
+        "comparison": "comparison of entries",
+        "sizes": "image sizes",
+        "steps": "numbers of steps",
+        "callers": "concurrent callers",
+        "memory": "memory",
+        "first": "time to the first explanation",
+    }
+    absent = [name for part, name in names.items() if part not in results]
+    lines = [f"Not run: {', '.join(absent)}."] if absent else []
+    compared = {
+        model: found["entries"]
+        for model, found in results.get("comparison", {}).items()
+        if "entries" in found
+    }
+    nowhere = [
+        entry.name
+        for entry in ENTRIES
+        if compared and not any(entry.name in entries for entries in compared.values())
+    ]
+    if nowhere:
+        lines.append(f"Not run on any model: {'; '.join(nowhere)}.")
+    for model, entries in compared.items():
+        missing = [e.name for e in ENTRIES if e.name not in entries and e.name not in nowhere]
+        if missing:
+            lines.append(f"Not run on {model}: {'; '.join(missing)}.")
     return lines
 
 

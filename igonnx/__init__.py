@@ -1,7 +1,7 @@
 """igonnx explains ONNX models where they are deployed.
 
-Given any ONNX file, `gradient` emits its gradient as plain ONNX, and `Explainer` computes Integrated Gradients inside
-ONNX Runtime, with no training framework present.
+Given any ONNX file, `gradient` emits its gradient as plain ONNX, `augment` one file that predicts and explains, and
+`Explainer` computes Integrated Gradients inside ONNX Runtime, with no training framework present.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from igonnx.errors import (
 
 if TYPE_CHECKING:
     from igonnx.attribution import Attribution
+    from igonnx.augmentation.augment import augment
     from igonnx.autodiff.gradient import gradient
+    from igonnx.compilation import compile  # noqa: A004 (the name that the field has for it)
     from igonnx.engine.control import CancelToken
     from igonnx.explainer import Explainer
 
@@ -44,6 +46,8 @@ __all__ = [
     "ToleranceWarning",
     "UnsupportedOperatorError",
     "__version__",
+    "augment",
+    "compile",
     "gradient",
 ]
 
@@ -51,6 +55,8 @@ _HOMES = {
     "Attribution": "igonnx.attribution",
     "CancelToken": "igonnx.engine.control",
     "Explainer": "igonnx.explainer",
+    "augment": "igonnx.augmentation.augment",
+    "compile": "igonnx.compilation",
     "gradient": "igonnx.autodiff.gradient",
 }
 
@@ -58,8 +64,15 @@ if importlib.util.find_spec("onnxruntime") is None:
     warnings.warn(NO_RUNTIME, stacklevel=2)
 
 
+_MODULES = frozenset(
+    ["baselines", "images", "metrics", "visual"]
+)  # igonnx.metrics needs no import of its own
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name on first use: importing igonnx alone stays light."""
+    if name in _MODULES:
+        return importlib.import_module(f"igonnx.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'igonnx' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -68,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -6,6 +6,10 @@ was given and what was expected. The command line prints that line and exits wit
 
 from __future__ import annotations
 
+import sys
+import warnings
+from typing import Any
+
 __all__ = [
     "CancelledError",
     "DeadlineError",
@@ -15,8 +19,11 @@ __all__ = [
     "ModelError",
     "ToleranceWarning",
     "UnsupportedOperatorError",
+    "warn_caller",
 ]
 
+
+_PACKAGE = __name__.partition(".")[0]
 
 NO_RUNTIME = "no ONNX Runtime is installed: pip install 'igonnx[cpu]' or 'igonnx[gpu]'"
 
@@ -51,3 +58,15 @@ class CancelledError(EngineError):
 
 class ToleranceWarning(UserWarning):
     """A result did not reach the tolerance that was asked for; the message says what it reached."""
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside igonnx that has led here, however many of igonnx's own calls lie between."""
+    frame, level = sys._getframe(1), 2  # 2: who has called this function
+    while frame.f_back is not None and _is_own(frame.f_globals):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_own(module: dict[str, Any]) -> bool:
+    return str(module.get("__name__")).partition(".")[0] == _PACKAGE

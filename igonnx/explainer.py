@@ -6,35 +6,34 @@ import copy
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution, relative_distance
+from igonnx.autodiff.propagation import GRADIENT
 from igonnx.autodiff.selection import tensors_per_example, tensors_to_explain
+from igonnx.baselines import Baselines
+from igonnx.checks import require_whole
 from igonnx.engine.control import Cancel, ControlledEngine, call_control
-from igonnx.engine.plan import Requests
 from igonnx.engine.precision import require_precision
 from igonnx.engine.runtime import Providers
-from igonnx.errors import InputError, ModelError
+from igonnx.errors import InputError
 from igonnx.graph.builder import rank
-from igonnx.inputs import (
-    Arrays,
-    Baseline,
-    BatchedInputs,
-    batched_inputs,
-    checked_baseline,
-    checked_inputs,
-)
-from igonnx.methods.adaptive import adaptive_mesh
+from igonnx.inputs import Arrays, BatchedInputs, batched_inputs, checked_inputs
+from igonnx.methods import blur_ig, distributions, gradients, guided_ig, idgi, straight_path, xrai
+from igonnx.methods.binding import as_method
+from igonnx.methods.call import Call, Core, Progress
+from igonnx.methods.ensemble import run_ensemble
 from igonnx.methods.exact_sum import made_exact
-from igonnx.methods.path_integral import Integral, Progress, fixed_rule
+from igonnx.methods.noise import noise_of
 from igonnx.model import Model, ModelSource
-from igonnx.preparation import ENGINES, Gradients, Prepared, Settings, prepare
+from igonnx.preparation import ENGINES, Prepared, Settings, prepare
+from igonnx.requests import Examples, attribution_of
 from igonnx.row_gradient import Apply, normalised_apply
-from igonnx.targets import Target, TargetIndex, resolve
+from igonnx.targets import Target
 
 __all__ = ["Explainer"]
 
@@ -99,11 +98,7 @@ class Explainer:
             ("threads", threads, 1024),
             ("queue_limit", queue_limit, 1 << 20),
         ):
-            whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-            if number is not None and not (whole and 1 <= number <= most):
-                raise InputError(
-                    f"{name} is {number!r}; expected a whole number from 1 to {most}, or None"
-                )
+            require_whole(name, number, 1, most, optional=True)
         require_precision(precision, engine, providers)
         self.model = Model.load(model)
         target = self.model.find_output(output)
@@ -138,6 +133,16 @@ class Explainer:
         """Names of the tensors that attributions are given for."""
         return self._settings.wrt
 
+    @property
+    def apply(self) -> Apply:
+        """What is applied to the output before the target is picked, as given."""
+        return self._settings.apply
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that rows computed at once may take, as given; None: not given."""
+        return self._settings.memory_limit
+
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """The model's outputs by name, for `inputs` (one array, or {name: array}) with the batch axis."""
         arrays = checked_inputs(self.model, inputs, self.wrt)
@@ -145,92 +150,80 @@ class Explainer:
         results = prepared.forward.run(arrays, prepared.batched, {self.output: prepared.batch_axis})
         return {info.name: results[info.name] for info in self.model.outputs}
 
-    def integrated_gradients(
+    # -- methods: each is a function of its family's module ------------------------------------
+
+    integrated_gradients = as_method(straight_path.integrated_gradients)
+    smoothgrad_ig = as_method(straight_path.smoothgrad_ig)
+    saliency = as_method(gradients.saliency)
+    input_x_gradient = as_method(gradients.input_x_gradient)
+    guided_backprop = as_method(gradients.guided_backprop)
+    deconvnet = as_method(gradients.deconvnet)
+    expected_gradients = as_method(distributions.expected_gradients)
+    gradient_shap = as_method(distributions.gradient_shap)
+    guided_ig = as_method(guided_ig.guided_ig)
+    blur_ig = as_method(blur_ig.blur_ig)
+    idgi = as_method(idgi.idgi)
+    xrai = as_method(xrai.xrai)
+
+    def explain_with(
         self,
+        core: Core,
         inputs: Arrays,
         *,
-        baseline: Baseline = None,
+        method: str,
         target: Target = None,
-        steps: int = 50,
-        rule: str = "gauss_legendre",
-        tolerance: float | None = None,
-        max_steps: int = 1000,
-        memory_limit: int | None = None,
+        baseline: Baselines = None,
+        seed: int = 0,
+        propagation: str = GRADIENT,
         exact_sum: bool = False,
+        noise: str | None = None,
+        noise_samples: int = 10,
+        noise_std: float | Mapping[str, float] | None = None,
         progress: Progress = None,
         timeout: float | None = None,
         cancel: Cancel = None,
     ) -> Attribution:
-        """Integrated Gradients (Sundararajan, Taly and Yan, 2017, arXiv:1703.01365).
+        """Explain `inputs` by a method of your own: what every method above calls.
 
-        Args:
-            inputs: array [N, ...] (a model with one input) or {name: array}.
-            baseline: where the path starts, per explained tensor: None for zeros, a number that fills it, an array that
-                broadcasts to its shape, or {name: one of these}.
-            target: what is explained. None: the largest element of each example's output (after `apply`); an int or
-                tuple: an index into the output without its batch axis; a list: one of these per example; an array of
-                the output's shape: a mask or any weights.
-            steps: number of steps of the rule. 50 is the custom, and often too few: see `Attribution.delta`.
-            rule: "gauss_legendre", "trapezoid", "middle", "left" or "right".
-            tolerance: refine adaptively instead, until the relative completeness error and the estimated relative L2
-                error of the attribution are both at most this; `steps` and `rule` are then not used.
-            max_steps: points per example at which `tolerance` may evaluate the gradient; what it then did not reach is
-                said in a `ToleranceWarning`.
-            memory_limit: bytes that the gradients kept for `tolerance` may take; None: as many as the explainer's limit
-                has, else 512 MiB, or what 13 gradients need. Beyond it some are computed again: it costs time, not
-                accuracy.
-            exact_sum: make the values add up to the change in score by the smallest correction: each is moved by the
-                same share of its size, which `Attribution.correction` records. A tolerance then is for the
-                estimated error, the correction included, and takes fewer gradients.
-            progress: called with (gradients done, gradients in all) from time to time; an exception in it stops.
-            timeout: seconds this call may take, waiting included; then it stops, also in the midst of a run that is
-                not shared with another call. Making the sessions, on the first call, is not interrupted.
-            cancel: an `igonnx.CancelToken` or a `threading.Event` with which another thread stops this call likewise.
-
-        Raises:
-            InputError: inputs, baseline, target or settings that do not fit; the message says what was expected.
-            EngineError: the runtime failed, or a gradient on the path is not finite.
-            DeadlineError, CancelledError: kinds of it: `timeout` or `cancel` has stopped the call. The explainer, and
-                other calls, go on.
-
+        `core` is given a `igonnx.methods.call.Call` of requests and returns a `MethodResult` of them; it must treat
+        each request without regard to the others. `method` is its name and settings, for the record. The other
+        arguments are those of `integrated_gradients`. Raises as that does.
         """
+        require_whole("seed", seed, 0)
+        tunnel = noise_of(noise, noise_samples, noise_std, self.wrt)
         control = call_control(timeout, cancel)
         arrays = checked_inputs(self.model, inputs, self.wrt)
         prepared = self._prepare(arrays)
         with self._preparing:
-            gradients = prepared.gradients
+            gradients = prepared.gradients(propagation)
         engine = ControlledEngine(gradients.engine, control)
         control.check(self.model.name, "before the first run")
-        requests, indices = self._requests(prepared, gradients, arrays, baseline, target)
-        batch_size = self._batch_size or gradients.rows_at_once(requests)
-        if tolerance is None:
-            integral = fixed_rule(
-                engine,
-                requests,
-                rule=rule,
-                steps=steps,
-                batch_size=batch_size,
-                progress=progress,
-            )
-            method = f"integrated_gradients rule={rule} steps={steps}"
-        else:
-            integral = adaptive_mesh(
-                engine,
-                requests,
-                tolerance=tolerance,
-                max_steps=max_steps,
-                batch_size=batch_size,
-                memory_limit=self._settings.memory_limit if memory_limit is None else memory_limit,
-                exact_sum=exact_sum,
-                progress=progress,
-            )
-            method = f"integrated_gradients tolerance={tolerance} max_steps={max_steps}"
+        examples = Examples(self.model, prepared, gradients, arrays, self.wrt, self._settings.apply)
+        asked = examples.question(target, baseline, int(seed))
+        requests = asked.requests
+        call = Call(
+            engine,
+            requests,
+            batch_size=self._batch_size or gradients.rows_at_once(requests),
+            seed=int(seed),
+            forward=partial(examples.scores, requests.cotangent, control)
+            if examples.can_be_fed
+            else None,
+            scores=asked.scores,
+            known_baselines=partial(examples.baselines, requests.x, int(seed)),
+            progress=progress,
+        )
+        result, scores, baseline_scores = run_ensemble(call, core, asked.baselines, tunnel)
         if exact_sum:
-            integral = made_exact(integral)
+            result = made_exact(result, scores - baseline_scores)
             method += " exact_sum"
+        if tunnel is not None:
+            method += f" noise={tunnel.kind} noise_samples={tunnel.samples}"
         if self._settings.precision is not None:
             method += f" precision={self._settings.precision}"
-        return self._attribution(integral, indices, method, gradients.dtype)
+        return attribution_of(
+            result, scores, baseline_scores, asked.indices, method, gradients.dtype
+        )
 
     def precision_error(self, inputs: Arrays, **options: Any) -> NDArray[np.float64]:
         """What `precision` costs: how far the attributions are from those in the model's own precision.
@@ -251,8 +244,6 @@ class Explainer:
         other._prepared, other._preparing = {}, threading.Lock()
         return other
 
-    # -- from arrays to requests and back ----------------------------------------------------
-
     def _prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Prepared:
         """Sessions for inputs like these; made on the first call."""
         key = batched_inputs(self.model, arrays, self.wrt)
@@ -260,87 +251,3 @@ class Explainer:
             if key not in self._prepared:
                 self._prepared[key] = prepare(self.model, self._settings, arrays, key)
         return self._prepared[key]
-
-    def _requests(
-        self,
-        prepared: Prepared,
-        gradients: Gradients,
-        arrays: Mapping[str, NDArray[Any]],
-        baseline: Baseline,
-        target: Target,
-    ) -> tuple[Requests, list[TargetIndex | None]]:
-        results = prepared.run(arrays)
-        output = self._explained_output(prepared, results)
-        count = len(arrays[prepared.batched[0]]) if prepared.batched else 1
-        found = {name: np.asarray(arrays.get(name, results.get(name))) for name in self.wrt}
-        self._require_examples(count, found, output)
-        dtype = gradients.dtype
-        x = {name: np.ascontiguousarray(array, dtype=dtype) for name, array in found.items()}
-        cotangent, indices = resolve(target, output, dtype)
-        fixed = {f"fixed:{name}": array for name, array in arrays.items()}
-        requests = Requests(
-            x=x,
-            baseline=checked_baseline(baseline, x, dtype),
-            batched={name: fixed[name] for name in gradients.batched},
-            shared={name: fixed[name] for name in gradients.shared},
-            cotangent=cotangent,
-        )
-        return requests, indices
-
-    def _explained_output(
-        self, prepared: Prepared, results: Mapping[str, NDArray[Any]]
-    ) -> NDArray[Any]:
-        """The explained output with its batch axis in front, after `apply`."""
-        output = results[self.output]
-        stacked = prepared.batch_axis is None  # one by one: an axis in front of the output's own
-        chosen = normalised_apply(self._settings.apply, output.ndim - stacked)
-        if chosen is not None:
-            output = _applied(output, chosen[0], chosen[1] + stacked)
-        return np.moveaxis(output, prepared.batch_axis or 0, 0)
-
-    def _require_examples(
-        self, count: int, x: Mapping[str, NDArray[Any]], output: NDArray[Any]
-    ) -> None:
-        """Refuse tensors that do not count the examples along their first axis."""
-        for name, array in x.items():
-            if array.ndim == 0 or len(array) != count:
-                raise InputError(
-                    f"wrt {name!r} has shape {list(array.shape)}; expected the {count} examples along its first axis"
-                )
-        if len(output) != count:
-            raise ModelError(
-                f"output {self.output!r} has {len(output)} entries for {count} examples along its batch axis"
-            )
-
-    def _attribution(
-        self,
-        integral: Integral,
-        indices: list[TargetIndex | None],
-        method: str,
-        dtype: np.dtype[Any],
-    ) -> Attribution:
-        total = sum(a.reshape(len(a), -1).sum(axis=1) for a in integral.attribution.values())
-        # A half-precision input gets float32: a contribution may exceed what the input's own dtype holds.
-        values = {name: array.astype(dtype) for name, array in integral.attribution.items()}
-        return Attribution(
-            values=values if len(values) > 1 else values[self.wrt[0]],
-            delta=np.asarray(total - (integral.scores - integral.baseline_scores)),
-            scores=integral.scores,
-            baseline_scores=integral.baseline_scores,
-            target=indices,
-            path=integral.paths,
-            steps_used=integral.steps_used,
-            error_estimate=integral.error_estimate,
-            method=method,
-            correction=integral.correction,
-        )
-
-
-def _applied(output: NDArray[Any], operator: str, axis: int) -> NDArray[Any]:
-    """`output` after one of the functions of `apply`, in float64: only to find the largest element."""
-    from scipy import special
-
-    functions = {"Softmax": special.softmax, "LogSoftmax": special.log_softmax}
-    if operator in functions:
-        return np.asarray(functions[operator](output.astype(np.float64), axis=axis))
-    return np.asarray(special.expit(output.astype(np.float64)))

@@ -83,6 +83,28 @@ class Model:
         """
         if isinstance(source, Model):
             return source
+        loaded = cls._opened(source)
+        loaded._normalise()
+        return loaded
+
+    @classmethod
+    def load_beside_original(cls, source: ModelSource) -> tuple[Model, ir.Model]:
+        """The model as `load` has it, and its graph as the file has it: not normalised, but of IR version 8 or later.
+
+        A `Model` stands for its own original.
+        """
+        if isinstance(source, Model):
+            return source, source.clone()
+        loaded = cls._opened(source)
+        original = loaded.clone()
+        _own_constants(original)
+        _raise_ir_version(original)
+        loaded._normalise()
+        return loaded, original
+
+    @classmethod
+    def _opened(cls, source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Model:
+        """The model as it is, checked."""
         if isinstance(source, onnx.ModelProto):
             name, folder = source.graph.name or "model", None
             proto = _mended(source, name)
@@ -116,15 +138,10 @@ class Model:
         if folder is not None:
             ir.external_data.set_base_dir(model.graph, folder)
         upgrade.unify_opsets(model, name)
-        loaded = cls(model, name=name, folder=folder)
-        loaded._normalise()
-        return loaded
+        return cls(model, name=name, folder=folder)
 
     def _normalise(self) -> None:
-        if self.ir.ir_version < 4:
-            # Then, every initializer had to be listed as an input too; nobody meant to feed it.
-            passes.RemoveInitializersFromInputsPass()(self.ir)
-        self.ir.ir_version = max(self.ir.ir_version, _MINIMUM_IR_VERSION)
+        _raise_ir_version(self.ir)
         if self.ir.functions:
             passes.InlinePass()(self.ir)
         self._upgrade()
@@ -302,6 +319,13 @@ def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
         # What ONNX Runtime's optimiser writes into the standard domain is no reason to refuse a model, nor is a shape
         # of an input or output that nobody wrote down.
         _check(plain, name)
+
+
+def _raise_ir_version(model: ir.Model) -> None:
+    if model.ir_version < 4:
+        # Then, every initializer had to be listed as an input too; nobody meant to feed it.
+        passes.RemoveInitializersFromInputsPass()(model)
+    model.ir_version = max(model.ir_version, _MINIMUM_IR_VERSION)
 
 
 def _require_text(model: ir.Model) -> None:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.engine.calibration import CalibratedEngine, first_guess, machine
+from igonnx.autodiff.propagation import GRADIENT
+from igonnx.batching import require_first_axis
+from igonnx.engine.calibration import USUAL_CHUNK, CalibratedEngine, first_guess, machine
 from igonnx.engine.forward import Forward, axis_of_length
 from igonnx.engine.plan import Engine, Requests
 from igonnx.engine.precision import BFLOAT16
 from igonnx.engine.runtime import (
-    CPU,
     Providers,
     RuntimeSession,
+    on_cpu,
     onnxruntime_module,
     requested_providers,
     serialized,
 )
-from igonnx.errors import EngineError, ModelError
+from igonnx.errors import EngineError, ModelError, warn_caller
 from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
-from igonnx.graph.builder import dims, dtype_of
+from igonnx.graph.builder import dtype_of
 from igonnx.graph.native_target import NativeTarget
 from igonnx.inputs import BatchedInputs
 from igonnx.model import Model
@@ -73,6 +73,7 @@ class Gradients:
     batched: tuple[str, ...]  # [R, ...]
     shared: tuple[str, ...]  # as the model takes them
     dtype: np.dtype[Any]  # of x, baseline and cotangent
+    overridden: int  # nodes that a propagation's own rules serve; 0: it is the gradient
 
     def rows_at_once(self, requests: Requests) -> int:
         """Rows per chunk that suit requests like these."""
@@ -83,7 +84,10 @@ class Gradients:
 
 @dataclass
 class Prepared:
-    """A model ready to run for inputs of one kind; what computes gradients is made when it is first asked for."""
+    """A model ready to run for inputs of one kind; what computes gradients is made when it is first asked for.
+
+    One thread at a time may ask for gradients.
+    """
 
     model: Model
     settings: Settings
@@ -91,6 +95,7 @@ class Prepared:
     batched: tuple[str, ...]  # model inputs that have the batch axis
     batch_axis: int | None  # of the explained output; None: it has none, examples run one by one
     fixed_rows: int | None  # the only number of rows the model takes; None: any
+    _gradients: dict[str, Gradients] = field(default_factory=dict, init=False, repr=False)
 
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs and the explained tensors for `arrays`; an explained output without batch axis is stacked."""
@@ -99,10 +104,25 @@ class Prepared:
         run = self.forward.one_by_one if alone else self.forward.run
         return run(arrays, self.batched, axes)
 
-    @cached_property
-    def gradients(self) -> Gradients:
-        """The engine; raises as `igonnx.gradient` where the model cannot be differentiated."""
+    def gradients(self, propagation: str = GRADIENT) -> Gradients:
+        """The engine for `propagation` (see `igonnx.autodiff.propagation`), made once.
+
+        Raises as `igonnx.gradient` where the model cannot be differentiated, and `InputError` for an unknown
+        propagation. Warns (`UserWarning`) where that is no other than the gradient, whose engine then serves.
+        """
+        if propagation not in self._gradients:
+            self._gradients[propagation] = self._made(propagation)
+        made = self._gradients[propagation]
+        if propagation != GRADIENT and not made.overridden:
+            warn_caller(
+                f"{self.model.name}: no ReLU lies on the way to output {self.settings.output!r}: {propagation} is the "
+                "plain gradient",
+            )
+        return made
+
+    def _made(self, propagation: str) -> Gradients:
         settings = self.settings
+        target = _native_target(self.model, settings)
         rows = build_row_gradient(
             simplified(self.model, keep=settings.wrt),
             output=settings.output,
@@ -110,13 +130,16 @@ class Prepared:
             apply=settings.apply,
             batch_axis=self.batch_axis,
             fixed_rows=self.fixed_rows,
-            native=_native_target(self.model, settings),
+            native=target,
             straight_through=settings.straight_through,
+            propagation=propagation,
         )
+        if propagation != GRADIENT and not rows.overridden:
+            return self.gradients()
         # the engine's graph is made from the rows' in place
         calibrated = _calibration(settings, rows, self.batched)
         if settings.engine == "native":
-            engine = _native(self.model, settings, rows, self.batched)
+            engine = _native(self.model, settings, rows, self.batched, target)
         else:
             engine = _reference(self.model, settings, rows)
         engine = calibrated(engine)
@@ -125,6 +148,7 @@ class Prepared:
             tuple(f"fixed:{name}" for name in rows.fixed if name in self.batched),
             tuple(f"fixed:{name}" for name in rows.fixed if name not in self.batched),
             rows.dtype,
+            rows.overridden,
         )
 
 
@@ -141,7 +165,7 @@ def prepare(
         independent = _independent(opened, settings, arrays, batched)
         if independent:
             break
-    _require_first_axis(opened.model, settings.output, batched)
+    require_first_axis(opened.model, settings.output, batched)
     if opened.fixed_rows is not None and not independent:
         names = ", ".join(repr(name) for name in batched)
         raise ModelError(
@@ -150,9 +174,8 @@ def prepare(
             "others; re-export it with a batch axis in front, or use igonnx.gradient"
         )
     if independent is False:
-        warnings.warn(
+        warn_caller(
             f"{model.name}: the examples of a batch influence each other: each is explained as a batch of one",
-            stacklevel=4,
         )
     forward, fixed_rows = opened.forward, opened.fixed_rows
     if independent is None:
@@ -216,23 +239,6 @@ def _independent(
         return None
 
 
-def _require_first_axis(model: Model, output: str, batched: Sequence[str]) -> None:
-    """Refuse a model whose output counts examples by what is a later axis of its input, as [time, batch, ...]."""
-    value = model.find_output(output)
-    counts = dims(value) if value.shape is not None else ()
-    inputs = [info for info in model.inputs if info.name in batched]
-    if not counts or not isinstance(counts[0], str):
-        return
-    if any(info.shape[0] in counts for info in inputs):
-        return
-    for info in inputs:
-        if counts[0] in info.shape[1:]:
-            raise ModelError(
-                f"output {output!r} counts examples by {counts[0]!r}, which is axis {info.shape.index(counts[0])} "
-                f"of input {info.name!r}: only models with the examples along the first axis can be explained"
-            )
-
-
 def _batch_axis(
     model: Model,
     settings: Settings,
@@ -294,14 +300,14 @@ def _calibration(
             {inputs[name]: shape for name, shape in shapes.items()}
         ),
         memory_limit=settings.memory_limit,
+        usual_chunk=USUAL_CHUNK if on_cpu(settings.providers) else None,
         key=key,
-        lanes=getattr(engine, "lanes", 1),
     )
 
 
 def _native_target(model: Model, settings: Settings) -> NativeTarget | None:
     """What the engine's runtime offers beyond standard operators; None where only those may be used."""
-    if settings.engine != "native" or not _on_cpu(settings.providers):
+    if settings.engine != "native" or not on_cpu(settings.providers):
         return None
     from igonnx.engine.native_target import native_target
 
@@ -309,12 +315,13 @@ def _native_target(model: Model, settings: Settings) -> NativeTarget | None:
     return native_target() if is_light(model) else NativeTarget()
 
 
-def _on_cpu(providers: Providers) -> bool:
-    """Whether nothing but the CPU runs the model: the plugin's operators would drag data there from any device."""
-    return all(name == CPU for name, _ in requested_providers(providers))
-
-
-def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequence[str]) -> Engine:
+def _native(
+    model: Model,
+    settings: Settings,
+    rows: RowGradient,
+    batched: Sequence[str],
+    target: NativeTarget | None,
+) -> Engine:
     from igonnx.engine.native import NativeEngine
 
     if settings.precision == BFLOAT16 and not multiply_in_bfloat16(rows.model):
@@ -322,7 +329,6 @@ def _native(model: Model, settings: Settings, rows: RowGradient, batched: Sequen
             f"{model.name}: precision {BFLOAT16!r} is for matrix products of float32 numbers, and its gradient has none"
         )
     graph: ExplanationGraph = build_explanation_graph(rows, batched)
-    target = _native_target(model, settings)
     if target is not None:
         lower(graph.model, target)
     return NativeEngine(

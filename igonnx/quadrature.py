@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import require_whole
 from igonnx.errors import InputError
 
 __all__ = ["RULES", "nodes_and_weights", "trapezoid_weights"]
@@ -66,8 +67,7 @@ def nodes_and_weights(rule: str, steps: int) -> Quadrature:
     """
     if not isinstance(rule, str) or rule not in RULES:
         raise InputError(f"unknown rule {rule!r}; expected one of {', '.join(RULES)}")
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise InputError(f"steps is {steps!r}; expected a whole number of at least 1")
+    require_whole("steps", steps, 1)
     return RULES[rule](int(steps))
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from igonnx.autodiff.transform import between
 from igonnx.engine.forward import Forward
 from igonnx.errors import EngineError
-from igonnx.graph.builder import GraphBuilder
+from igonnx.graph.builder import GraphBuilder, dims
 from igonnx.graph.constants import settle_constants
 from igonnx.graph.node_view import captures, subgraphs
 from igonnx.lowering.shapes import infer_shapes_everywhere
@@ -24,6 +25,8 @@ from igonnx.model import Model
 
 __all__ = [
     "fixed_batch",
+    "freed_by_shapes",
+    "may_count_together",
     "places_are_alike",
     "rebatched",
     "rows_are_independent",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 BATCH = "batch"
+_TOGETHER = "counted together"
 
 
 def fixed_batch(model: Model, names: Sequence[str]) -> int | None:
@@ -61,6 +65,68 @@ def rebatched(
         return None
     same = all(_agree(together[name], [part[name] for part in apart]) for name in together)
     return candidate if same else None
+
+
+def freed_by_shapes(model: Model, batched: Sequence[str], output: str) -> Model | None:
+    """`model` with a symbolic batch axis, where shapes alone show that it works; None where they do not.
+
+    Nothing is run: every tensor computed from the contents of the inputs `batched`, on the way to `output`, must keep
+    its sizes but for one axis, which had the batch size and has become free. Where a batch was folded into another
+    axis, or summed over, that is not so.
+    """
+    size = fixed_batch(model, batched)
+    if size is None or rows_share_a_branch(model, batched):
+        return None
+    candidate = _freed(model, size, batched)
+    shapes = {value.name: value.shape for node in model.ir.graph for value in node.outputs}
+    graph = candidate.ir.graph
+    known = {value for value in graph.inputs if value.name in batched}
+    for node in between(graph, list(known), [candidate.find_output(output)]):
+        values = [*node.inputs, *captures(node)]
+        if node.op_type in ("Shape", "Size") or not any(value in known for value in values):
+            continue  # computed from sizes, which follow the batch
+        known.update(node.outputs)
+        if not all(_one_axis_freed(shapes.get(v.name), v.shape, size) for v in node.outputs):
+            return None
+    return candidate
+
+
+def may_count_together(model: Model, batched: Sequence[str], output: str) -> bool:
+    """Whether the first axes of the inputs `batched` may be one and the same, the examples', as far as shapes tell.
+
+    Nothing is run: with one symbol for all of them, no tensor computed from their contents on the way to `output` may
+    have that symbol twice, as a product of examples with a table has, nor be without it and of known size.
+    """
+    candidate = model.with_graph(model.clone())
+    graph = candidate.ir.graph
+    inputs = [value for value in graph.inputs if value.name in batched]
+    for value in inputs:
+        value.shape = ir.Shape([_TOGETHER, *list(cast("ir.Shape", value.shape))[1:]])
+    for node in graph.all_nodes():
+        for value in (*node.outputs, *_carried(node)):
+            value.shape = None
+    infer_shapes_everywhere(candidate.ir)
+    known = set(inputs)
+    for node in between(graph, inputs, [candidate.find_output(output)]):
+        values = [*node.inputs, *captures(node)]
+        if node.op_type in ("Shape", "Size") or not any(value in known for value in values):
+            continue
+        known.update(node.outputs)
+        for value in node.outputs:
+            axes = [] if value.shape is None else list(dims(value))
+            if axes.count(_TOGETHER) > 1:
+                return False
+            if axes and _TOGETHER not in axes and None not in axes:
+                return False
+    return True
+
+
+def _one_axis_freed(before: ir.Shape | None, after: ir.Shape | None, size: int) -> bool:
+    if before is None or after is None or len(before) != len(after):
+        return False
+    pairs = list(zip(before, after, strict=True))
+    kept = all(was == now for was, now in pairs if isinstance(now, int))
+    return kept and [was for was, now in pairs if not isinstance(now, int)] == [size]
 
 
 def rows_share_a_branch(model: Model, batched: Sequence[str]) -> bool:

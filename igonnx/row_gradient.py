@@ -18,6 +18,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.expansion import expand
+from igonnx.autodiff.propagation import GRADIENT, Propagation
 from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
@@ -35,6 +36,7 @@ __all__ = [
     "batch_axis_of",
     "build_row_gradient",
     "normalised_apply",
+    "rows_first",
 ]
 
 Apply: TypeAlias = "str | tuple[str, int] | None"
@@ -62,6 +64,7 @@ class RowGradient:
     fixed: tuple[str, ...]  # other model inputs that are still needed; inputs are fixed:<name>
     dtype: np.dtype[np.generic]  # of cotangent and score: float64 for a float64 model, else float32
     fixed_rows: int | None  # the only number of rows the model takes; None: any
+    overridden: int = 0  # nodes that a propagation's own rules have served
 
 
 def normalised_apply(apply: Apply, output_rank: int) -> tuple[str, int] | None:
@@ -120,8 +123,13 @@ def build_row_gradient(
     fixed_rows: int | None = None,
     native: NativeTarget | None = None,
     straight_through: bool = True,
+    propagation: str = GRADIENT,
 ) -> RowGradient:
-    """Build the graph for `output` after `apply`, explained by the tensors `wrt` (names known to the model)."""
+    """Build the graph for `output` after `apply`, explained by the tensors `wrt` (names known to the model).
+
+    What it calls gradient is what `propagation` makes of it (see `igonnx.autodiff.propagation`).
+    """
+    walk = Propagation(propagation)
     copy = model.with_graph(model.clone())
     graph = copy.ir.graph
     expand(copy.ir, wrt, output)
@@ -140,23 +148,25 @@ def build_row_gradient(
         raise InputError(
             f"wrt {target.name!r} is the output itself: there is nothing between them to explain"
         )
-    rows_first = _rows_first(op, target, apply, batch_axis)
+    by_row = rows_first(op, target, apply, batch_axis)
     shape = [
         ROWS if fixed_rows is None else fixed_rows,
-        *list(cast("ir.Shape", rows_first.shape))[1:],
+        *list(cast("ir.Shape", by_row.shape))[1:],
     ]
     cotangent = ir.val(
         "cotangent", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.from_numpy(dtype))
     )
     graph.inputs.append(cotangent)
-    seed = op.cast(cotangent, cast("ir.DataType", rows_first.dtype))
-    product = op.cast(op.Mul(rows_first, seed), ir.DataType.from_numpy(dtype))
+    seed = op.cast(cotangent, cast("ir.DataType", by_row.dtype))
+    product = op.cast(op.Mul(by_row, seed), ir.DataType.from_numpy(dtype))
     score = (
-        op.ReduceSum(product, list(range(1, rank(rows_first))), keepdims=0)
-        if rank(rows_first) > 1
+        op.ReduceSum(product, list(range(1, rank(by_row))), keepdims=0)
+        if rank(by_row) > 1
         else product
     )
-    gradients = differentiate(op, {rows_first: seed}, sources, straight_through=straight_through)
+    gradients = differentiate(
+        op, {by_row: seed}, sources, straight_through=straight_through, propagation=walk
+    )
     for name, source in zip(wrt, sources, strict=True):
         source.name = f"z:{name}"  # until here it has the name that messages should show
     graph.outputs.clear()
@@ -172,7 +182,7 @@ def build_row_gradient(
     remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)
     needed = _keep_needed_inputs(graph, fixed)
-    return RowGradient(copy.ir, tuple(wrt), needed, dtype, fixed_rows)
+    return RowGradient(copy.ir, tuple(wrt), needed, dtype, fixed_rows, len(walk.served))
 
 
 def _score_dtype(values: Sequence[ir.Value]) -> np.dtype[np.generic]:
@@ -200,7 +210,7 @@ def _opened(graph: ir.Graph, value: ir.Value, name: str, fixed_rows: int | None)
     return source
 
 
-def _rows_first(
+def rows_first(
     op: GraphBuilder, target: ir.Value, apply: Apply, batch_axis: int | None
 ) -> ir.Value:
     """The output after `apply`, with its batch axis moved to the front (made, where it has none)."""

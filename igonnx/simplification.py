@@ -89,13 +89,19 @@ def _fold(op: GraphBuilder, node: ir.Node, kept: Collection[str]) -> None:
     if parameters is None or weights is None:
         return
     epsilon = node.attributes.get("epsilon")
-    scale, shift, mean, variance = (array.astype(np.float64) for array in parameters)
-    factor = scale / np.sqrt(variance + (1e-5 if epsilon is None else epsilon.as_float()))
     weight = weights[0]
-    bias = weights[1].astype(np.float64) if len(weights) > 1 else np.zeros(len(mean))
+    # In the precision and order of ONNX Runtime's own folding: what is explained then are the activations of the model
+    # as it is run, to the last bit, and a ReLU passes the same ones.
+    exact = weight.dtype if weight.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+    scale, shift, mean, variance = (array.astype(exact, copy=False) for array in parameters)
+    added = exact.type(1e-5 if epsilon is None else epsilon.as_float())
+    factor = scale / np.sqrt(variance + added)
     columns = factor.reshape(-1, *[1] * (weight.ndim - 1))
     folded = (weight * columns).astype(weight.dtype)
-    moved = ((bias - mean) * factor + shift).astype(weight.dtype)
+    biased = len(weights) > 1
+    moved = (
+        (weights[1].astype(exact) - mean) * factor + shift if biased else shift - mean * factor
+    ).astype(weight.dtype)
     conv.resize_inputs(3)
     conv.replace_input_with(1, op.constant(folded))
     conv.replace_input_with(2, op.constant(moved))

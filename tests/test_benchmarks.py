@@ -20,9 +20,10 @@ from benchmarks.comparison import Setup, compare  # noqa: E402
 from benchmarks.entries import CAPTUM, FORWARD, IGONNX, Entry  # noqa: E402
 from benchmarks.materials import FORMAT, Material, nodes_and_weights  # noqa: E402
 from benchmarks.probe import PARTS  # noqa: E402
+from benchmarks.process import WorkerProcess  # noqa: E402
 from benchmarks.report import BEGIN, END, markdown, replaced  # noqa: E402
 from benchmarks.summary import in_forwards, median_ratio, median_seconds  # noqa: E402
-from benchmarks.tables import failures, tables  # noqa: E402
+from benchmarks.tables import failures, not_run, tables  # noqa: E402
 
 STEPS = 6
 TARGET = 1
@@ -175,3 +176,23 @@ def test_the_section_describes_the_machine_and_what_failed():
     assert "Abacus, 2 cores (AVX2), 8 GiB of memory, Linux x86_64; onnxruntime 1.31.1" in section
     assert "- bert-base: cannot be built: no PyTorch" in section
     assert "at most 2.0% of the processors" in section
+
+
+def test_workers_neither_use_nor_leave_what_is_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("IGONNX_CACHE_DIR", str(tmp_path))
+    code = "import json, os; input(); print(json.dumps(os.environ['IGONNX_CACHE_DIR']))"
+    worker = WorkerProcess([sys.executable, "-uc", code], log=tmp_path / "log", folder=tmp_path)
+    assert worker.ask({}, timeout=60) == "off"
+    worker.stop()
+
+
+def test_what_was_not_run_is_said():
+    """Entries that ran on some models are named with the others; parts are named once."""
+    some = {**RESULTS["comparison"]["resnet-50"]["entries"], "onnx-ad: gradients": {}}
+    few = {name: some[name] for name in (FORWARD, IGONNX)}
+    partial = {"comparison": {"resnet-50": {"entries": some}, "bert-base": {"entries": few}}}
+    parts, nowhere, on_bert = not_run({**partial, "steps": {}, "memory": {}, "first": {}})
+    assert parts == "Not run: image sizes, concurrent callers."
+    assert nowhere.startswith("Not run on any model: igonnx: gradients, native engine; ")
+    assert on_bert == f"Not run on bert-base: {CAPTUM}; onnx-ad: gradients."
+    assert nowhere in markdown(RESULTS | partial)

@@ -13,9 +13,10 @@ import onnx
 import pytest
 
 import igonnx
-from igonnx import user_cache
+from igonnx import CancelToken, user_cache
 from igonnx.engine import Requests, RowPlan, RowResult, calibration
 from igonnx.engine.calibration import CHUNKS, CalibratedEngine
+from igonnx.engine.control import CallControl
 from igonnx.model import Model
 from igonnx.working_memory import fingerprint, working_memory
 
@@ -28,12 +29,12 @@ class Machine:
     The gradient of request r at alpha is alpha (r + 1), so that sums tell whether each row was run once.
     """
 
-    def __init__(self, seconds: Callable[[int], float]) -> None:
+    def __init__(self, seconds: Callable[[int], float], lanes: int = 1) -> None:
         self.seconds = seconds
+        self.lanes = lanes
         self.now = 0.0
         self.chunks: list[int] = []
-        self.controls: list[Any] = []
-        self.lanes: set[int | None] = set()
+        self.controls: list[CallControl] = []
         self.between_chunks: Callable[[], None] = lambda: None
 
     def run(
@@ -43,11 +44,9 @@ class Machine:
         *,
         batch_size: int,
         progress: Any = None,
-        control: Any = None,
-        lanes: Any = None,
+        control: CallControl | None = None,
     ) -> RowResult:
-        self.controls.append(control)
-        self.lanes.add(lanes)
+        self.controls.append(control or CallControl())
         total = len(plan.row)
         number = requests.batched["number"][plan.row]
         score = plan.alpha * number
@@ -84,12 +83,21 @@ def calibrated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., tuple[CalibratedEngine, Machine]]:
     def make(
-        seconds: Callable[[int], float], *, limit: int | None = None, **key: Any
+        seconds: Callable[[int], float],
+        *,
+        limit: int | None = None,
+        each: int = 100,
+        usual: int | None = calibration.USUAL_CHUNK,
+        **key: Any,
     ) -> tuple[CalibratedEngine, Machine]:
         machine = Machine(seconds)
         monkeypatch.setattr(calibration.time, "perf_counter", lambda: machine.now)
         engine = CalibratedEngine(
-            machine, bytes_per_row=lambda shapes: 100, memory_limit=limit, key=key
+            machine,
+            bytes_per_row=lambda shapes: each,
+            memory_limit=limit,
+            usual_chunk=usual,
+            key=key,
         )
         return engine, machine
 
@@ -146,9 +154,9 @@ def test_every_row_is_run_once(calibrated: Any, rows: int, count: int) -> None:
 @pytest.mark.parametrize("rows", [3, 100])
 def test_what_stops_a_call_reaches_all_of_its_parts(calibrated: Any, rows: int) -> None:
     engine, machine = calibrated(per_row(s1=4, s2=3, s4=9))
-    control = object()
+    control = CallControl(7.5, CancelToken())
     engine.run(requests(), plan(rows), batch_size=7, control=control)
-    assert set(machine.controls) == {control}
+    assert {(c.deadline, c.token) for c in machine.controls} == {(7.5, control.token)}
 
 
 def test_short_calls_are_run_as_asked(calibrated: Any) -> None:
@@ -177,6 +185,28 @@ def test_memory_bounds_what_is_tried_and_what_is_chosen(calibrated: Any) -> None
     engine, machine = calibrated(lambda size: 5 + size, limit=1)
     engine.run(requests(), plan(500), batch_size=64)
     assert set(machine.chunks) == {1}
+
+
+@pytest.mark.parametrize(
+    ("usual", "limit", "best"),
+    [
+        (calibration.USUAL_CHUNK, None, 8),  # of the sizes tried: 12 rows of 10 MiB would fit
+        (None, None, 64),  # what else bounds them is a quarter of the machine's memory
+        (calibration.USUAL_CHUNK, 1 << 30, 64),  # a limit that was asked for goes before it
+    ],
+)
+def test_chunks_keep_within_the_usual_size_unless_a_limit_is_given(
+    calibrated: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    usual: int | None,
+    limit: int | None,
+    best: int,
+) -> None:
+    monkeypatch.setattr(calibration, "machine_memory", lambda: 4 << 30)
+    engine, machine = calibrated(lambda size: 50 + size, each=10 << 20, usual=usual, limit=limit)
+    engine.run(requests(), plan(3000), batch_size=2000)
+    assert engine.rows_at_once(requests()) == best
+    assert max(machine.chunks) == best
 
 
 def test_one_disturbed_trial_does_not_decide(calibrated: Any) -> None:
@@ -257,6 +287,23 @@ def test_another_process_finds_what_was_measured(
     assert other.rows_at_once(requests()) == 64
     within, _ = calibrated(per_row(s1=3, s2=2, s4=9), graph="a", limit=100)
     assert within.rows_at_once(requests()) == 1
+
+
+def test_a_call_without_a_trial_leaves_no_record(
+    calibrated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IGONNX_CACHE_DIR", str(tmp_path))
+    engine, machine = calibrated(per_row(s1=3, s2=2, s4=9))
+
+    def another_call() -> None:
+        machine.between_chunks = lambda: None
+        engine.run(requests(), plan(1), batch_size=1)
+
+    machine.between_chunks = another_call
+    engine.run(requests(), plan(100), batch_size=5)
+    assert not list(tmp_path.rglob("*.json"))
+    engine.run(requests(), plan(100), batch_size=5)
+    assert len(list(tmp_path.rglob("*.json"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -410,12 +457,10 @@ def test_a_memory_limit_bounds_chunks(mlp: onnx.ModelProto) -> None:
     ("limit", "lanes", "most"), [(99, 1, 1), (350, 3, 1), (800, 8, 1), (2400, 8, 3), (10**6, 8, 64)]
 )
 def test_a_memory_limit_bounds_what_all_lanes_have(limit: int, lanes: int, most: int) -> None:
-    machine = Machine(lambda size: size)
-    engine = CalibratedEngine(
-        machine, bytes_per_row=lambda shapes: 100, memory_limit=limit, key={}, lanes=8
-    )
+    machine = Machine(lambda size: size, lanes=8)
+    engine = CalibratedEngine(machine, bytes_per_row=lambda shapes: 100, memory_limit=limit, key={})
     engine.run(requests(), plan(20), batch_size=64)
-    assert machine.lanes == {lanes}
+    assert {control.lanes for control in machine.controls} == {lanes}
     assert max(machine.chunks) == min(most, 20)
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: what counts as a whole number, and the one line that refuses anything else."""
+"""Checks of arguments: what counts as a whole number or a number, and the one line that refuses anything else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from igonnx import InputError
-from igonnx.checks import is_whole, require_whole
+from igonnx.checks import is_whole, require_number, require_whole
 
 WHOLE = [0, -3, 1 << 70, np.int8(5), np.uint64(7)]
 NOT_WHOLE = [True, np.bool_(True), 2.0, np.float32(2), "2", None, [2], np.array(2), np.array([2])]
@@ -42,3 +42,27 @@ def test_none_passes_where_it_is_optional() -> None:
     with pytest.raises(InputError) as caught:
         require_whole("threads", 9, 1, 8, optional=True)
     assert str(caught.value) == "threads is 9; expected a whole number from 1 to 8, or None"
+
+
+@pytest.mark.parametrize("number", [0, 1, 0.5, np.float32(0.25), np.int64(1)])
+def test_numbers_within_their_range(number: Any) -> None:
+    require_number("fraction", number, 0, 1)
+    require_number("fraction", number, 0)
+
+
+@pytest.mark.parametrize("number", [-0.1, 1.5, np.nan, np.inf, True, "1", None, 1j, np.array([1])])
+def test_what_is_no_such_number(number: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        require_number("fraction", number, 0, 1)
+    assert str(caught.value) == f"fraction is {number!r}; expected a number from 0 to 1"
+
+
+def test_the_least_number_may_be_left_out() -> None:
+    require_number("sigma", 1e-300, 0, above=True)
+    for most, wanted in ((float("inf"), "above 0"), (5, "above 0 and at most 5")):
+        with pytest.raises(InputError) as caught:
+            require_number("sigma", 0.0, 0, most, above=True)
+        assert str(caught.value) == f"sigma is 0.0; expected a number {wanted}"
+    with pytest.raises(InputError) as caught:
+        require_number("sigma", np.inf, 2)
+    assert str(caught.value) == "sigma is inf; expected a number of at least 2"

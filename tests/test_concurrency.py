@@ -170,9 +170,13 @@ def test_two_runs_at_once() -> None:
 # -- deadlines and cancellation --------------------------------------------------------------------
 
 
-def test_a_deadline_ends_a_run() -> None:
+@pytest.mark.parametrize("queue_limit", [None, 1])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_deadline_ends_a_run(lanes: int, queue_limit: int | None) -> None:
     model = with_loop(toy(np.float64))
-    engine = loop_engine(model)
+    engine = model.engine(
+        batched=("scale", "turns"), workers=Workers(1, lanes, lanes), queue_limit=queue_limit
+    )
     plan = random_plan(1, 6)
     with pytest.raises(DeadlineError, match=r"^toy: the deadline passed with 0 of 6 rows done$"):
         engine.run(

@@ -162,6 +162,9 @@ def test_efficientnet_lite0() -> None:
     _both(efficientnet_lite0.build(), image, target=285, steps=2, rule="trapezoid")
 
 
+# The engines round differently, and with random weights some activation always lies within a rounding of its kink: the
+# runtime itself, at two levels of optimisation, gives gradients of inception_v2 that differ by 0.019.
+KINKS = {"inception_v2": 0.04, "resnet50": 5e-3, "densenet121": 2e-3}
 LIGHT_MODELS = sorted(path.stem.removeprefix("light_") for path in LIGHT.glob("*.onnx"))
 
 
@@ -171,9 +174,7 @@ def test_light_models(name: str) -> None:
     model = Model.load(_with_random_weights(onnx.load(LIGHT / f"light_{name}.onnx")))
     (info,) = model.inputs
     image = np.random.default_rng(1).normal(size=info.shape).astype(np.float32)
-    # The engines round differently, and with random weights some activation always lies within a rounding of its kink:
-    # the runtime itself, at two levels of optimisation, gives gradients of inception_v2 that differ by 0.019.
-    _both(model, image, rule="right", steps=1, bound=0.04)
+    _both(model, image, rule="right", steps=1, bound=KINKS.get(name, BOUND))
 
 
 def _with_random_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

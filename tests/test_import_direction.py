@@ -20,6 +20,7 @@ PACKAGE = Path(igonnx.__file__).parent
 # not import each other, except within one package.
 FLOORS = [
     ["errors", "_core", "acceptance", "discovery", "user_cache"],
+    ["checks"],
     ["graph", "maps", "native_lowering.filters"],
     ["working_memory"],
     ["autodiff.sequences", "autodiff.broadcasting", "upgrade", "narrowing", "recognition"],
@@ -29,6 +30,7 @@ FLOORS = [
     ["autodiff.registry"],
     ["autodiff.residuals"],
     ["autodiff.rules"],
+    ["autodiff.propagation"],
     ["autodiff.transform"],
     ["autodiff.expansion", "autodiff.provenance", "autodiff.selection"],
     ["autodiff.refused_forms", "autodiff.serving"],
@@ -41,11 +43,15 @@ FLOORS = [
     ["explanation_graph"],
     ["native_lowering"],
     ["rebatching"],
+    ["batching"],
     ["quadrature", "inputs", "targets", "images", "visual"],
-    ["attribution"],
+    ["attribution", "baselines"],
     ["methods"],
     ["preparation"],
+    ["requests"],
     ["explainer"],
+    ["metrics"],
+    ["augmentation", "compilation"],
     [""],  # igonnx itself: the public names
     ["models"],
     ["cli"],

@@ -148,8 +148,20 @@ def test_lists_of_different_lengths(mlp: onnx.ModelProto) -> None:
     )
     x = np.ones((2, 6), np.float32)
     assert _message(
-        lambda: explainer.integrated_gradients(x, baseline=[[1.0], [1.0, 2.0]])
+        lambda: explainer.integrated_gradients(x, baseline={"x": [[1.0], [1.0, 2.0]]})
     ).startswith("baseline of 'x' cannot be made an array:")
+
+
+def test_a_list_of_numbers_may_mean_two_things(mlp: onnx.ModelProto) -> None:
+    explainer, x = igonnx.Explainer(mlp), np.ones((2, 6), np.float32)
+    numbers = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert _message(lambda: explainer.integrated_gradients(x, baseline=numbers)) == (
+        "baseline is a list of 6 numbers: one array of them, or 6 baselines? Pass numpy.array([...]) for the one, a "
+        "list of arrays for the other"
+    )
+    one = explainer.integrated_gradients(x, target=0, baseline=np.array(numbers))
+    nested = explainer.integrated_gradients(x, target=0, baseline=[numbers])
+    np.testing.assert_allclose(one.values, nested.values, rtol=1e-5)
 
 
 def test_one_array_for_several_inputs(pair: igonnx.Explainer) -> None:
@@ -207,7 +219,11 @@ BASELINES: dict[str, tuple[Any, str]] = {
     "rank": (np.ones((1, 2, 6)), f"baseline of 'x' has shape [1, 2, 6]; {BROADCAST}"),
     "nan": (np.nan, "baseline of 'x' is nan; expected finite numbers"),
     "inf": (np.full(6, np.inf), "baseline of 'x' is inf at [0] (6 such values); expected finite numbers"),
-    "string": ("black", "baseline of 'x' is <U5; expected float32"),
+    "name": ("grey", "baseline is 'grey'; expected 'black', 'white', 'mean', 'blurred', 'uniform', a number or "
+        "an array"),
+    "table": ("black", "baseline 'black' is for images and series; for an input of shape [2, 6] pass an array, such "
+        "as the means of your data"),
+    "string": (np.array("black"), "baseline of 'x' is <U5; expected float32"),
     "unknown": ({"y": 0}, "baseline for 'y', which is not explained; expected 'x'"),
     "complex": (1j, "baseline of 'x' is complex128; expected float32"),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,9 @@ from toy_graph import assert_same, random_plan, toy, with_lookup, with_loop
 from igonnx import CancelToken
 from igonnx.engine import workers
 from igonnx.engine.control import call_control
-from igonnx.engine.plan import RowResult
+from igonnx.engine.plan import RowPlan, RowResult
 from igonnx.engine.workers import Workers, physical_cores, shared_out
-from igonnx.errors import CancelledError, DeadlineError, EngineError
+from igonnx.errors import CancelledError, EngineError
 
 LANES = [Workers(1, lanes, lanes) for lanes in (2, 3, 8)]
 
@@ -80,22 +81,6 @@ def test_an_exception_of_progress_stops_all_lanes() -> None:
     assert_same(engine.run(arrays, plan, batch_size=8), model.expected(arrays, plan), 2e-6)
 
 
-@pytest.mark.parametrize("queue_limit", [None, 1])
-def test_a_deadline_ends_all_lanes(queue_limit: int | None) -> None:
-    model = with_loop(toy(np.float64))
-    engine = model.engine(
-        batched=("scale", "turns"), workers=Workers(1, 2, 2), queue_limit=queue_limit
-    )
-    plan = random_plan(1, 6)
-    with pytest.raises(DeadlineError, match=r"^toy: the deadline passed with 0 of 6 rows done$"):
-        engine.run(
-            loop_requests(model, 1, FOREVER), plan, batch_size=1, control=call_control(0.05, None)
-        )
-    requests = loop_requests(model, 1)
-    result = engine.run(requests, plan, batch_size=1, control=call_control(PATIENCE, None))
-    assert_same(result, model.expected(requests, plan), 1e-14)
-
-
 def test_a_token_ends_all_lanes() -> None:
     model = with_loop(toy(np.float64))
     engine = model.engine(batched=("scale", "turns"), workers=Workers(1, 2, 2))
@@ -108,6 +93,27 @@ def test_a_token_ends_all_lanes() -> None:
         )
 
 
+def test_a_token_cancelled_in_the_midst_ends_all_lanes() -> None:
+    """Both lanes are in a run then; neither begins another."""
+    model = with_loop(toy(np.float64))
+    engine = model.engine(batched=("scale", "turns"), workers=Workers(1, 2, 2))
+    token = CancelToken()
+    timer = threading.Timer(0.1, token.cancel)
+    timer.start()
+    with pytest.raises(CancelledError, match=r"^toy: cancelled with 0 of 40 rows done$"):
+        engine.run(
+            loop_requests(model, 1, FOREVER),
+            random_plan(1, 40),
+            batch_size=1,
+            control=call_control(PATIENCE, token),
+        )
+    timer.join()
+    assert engine._session.runs <= 2
+    assert engine._session.calls == 0
+    requests, plan = loop_requests(model, 1), random_plan(1, 6)
+    assert_same(engine.run(requests, plan, batch_size=1), model.expected(requests, plan), 1e-14)
+
+
 def test_a_failure_in_one_lane_names_its_rows_and_ends_the_others() -> None:
     model = with_lookup(toy())
     engine = model.engine(workers=Workers(1, 4, 4))
@@ -117,6 +123,20 @@ def test_a_failure_in_one_lane_names_its_rows_and_ends_the_others() -> None:
     row = np.flatnonzero(plan.row == 6)[0]
     with pytest.raises(EngineError, match=rf"rows {row}\.\.{row}: "):
         engine.run(replace(arrays, batched={"scale": scale}), plan, batch_size=1)
+    assert engine._session.calls == 0
+
+
+def test_a_failure_in_one_lane_ends_a_run_of_another() -> None:
+    """The second lane would be in its first run until the deadline."""
+    model = with_loop(with_lookup(toy(np.float64)))
+    engine = model.engine(batched=("scale", "turns"), workers=Workers(1, 2, 2))
+    arrays = loop_requests(model, 2)
+    arrays.batched["scale"][0] = 9
+    arrays.batched["turns"][1] = FOREVER
+    plan = RowPlan(np.repeat([0, 1], 20), np.linspace(0, 1, 40), np.ones(40))
+    with pytest.raises(EngineError, match=r"^toy: rows 0\.\.0: .*look_up"):
+        engine.run(arrays, plan, batch_size=1, control=call_control(PATIENCE, None))
+    assert engine._session.runs <= 2
     assert engine._session.calls == 0
 
 

@@ -1,6 +1,8 @@
 """docs/operators.md says what the registries say; `make docs` writes it anew."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -44,3 +46,10 @@ def test_refused_forms_are_found_in_what_a_rule_calls():
     forms = refused_forms(average_pool)
     assert any(form.startswith("*auto_pad* with strides") for form in forms)
     assert refused_forms(registered()["", "Relu"]) == []
+
+
+def test_the_page_is_not_written_into_an_option(tmp_path):
+    command = [sys.executable, "-m", "igonnx.autodiff.operator_table", "--help"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "usage" in said
+    assert not list(tmp_path.iterdir())

@@ -31,6 +31,8 @@ def test_names() -> None:
         "ToleranceWarning",
         "UnsupportedOperatorError",
         "__version__",
+        "augment",
+        "compile",
         "gradient",
     ]
     assert set(igonnx.__all__) <= set(dir(igonnx))
@@ -75,8 +77,14 @@ def _parameters(function: Any) -> str:
         (igonnx.Explainer.predict, "(self, inputs)"),
         (
             igonnx.Explainer.integrated_gradients,
-            "(self, inputs, *, baseline=None, target=None, steps=50, rule='gauss_legendre', tolerance=None, "
-            "max_steps=1000, memory_limit=None, exact_sum=False, progress=None, timeout=None, cancel=None)",
+            "(self, inputs, *, target=None, baseline=None, seed=0, steps=50, rule='gauss_legendre', tolerance=None, "
+            "max_steps=1000, memory_limit=None, exact_sum=False, propagation='gradient', noise=None, "
+            "noise_samples=10, noise_std=None, progress=None, timeout=None, cancel=None)",
+        ),
+        (
+            igonnx.Explainer.gradient_shap,
+            "(self, inputs, *, target=None, baseline=None, seed=0, samples=50, noise_std=0.0, progress=None, "
+            "timeout=None, cancel=None)",
         ),
         (igonnx.gradient, "(model, *, wrt=None, output=None, straight_through=True)"),
         (igonnx.Attribution.save, "(self, path)"),
@@ -88,6 +96,21 @@ def _parameters(function: Any) -> str:
 )
 def test_signatures(function: Any, expected: str) -> None:
     assert _parameters(function) == expected
+
+
+METHODS = (
+    "saliency", "input_x_gradient", "integrated_gradients", "smoothgrad_ig", "expected_gradients", "gradient_shap",
+    "guided_backprop", "deconvnet", "guided_ig", "blur_ig", "idgi", "xrai",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_the_common_arguments(name: str) -> None:
+    _, inputs, *rest = inspect.signature(getattr(igonnx.Explainer, name)).parameters.values()
+    assert (inputs.name, inputs.kind) == ("inputs", inputs.POSITIONAL_OR_KEYWORD)
+    common = {"target": None, "baseline": None, "seed": 0}
+    assert {p.name: p.default for p in rest[:3]} == common
+    assert all(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in rest)
 
 
 def test_fields() -> None:

@@ -35,6 +35,9 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
         "\n    assert result.target == [(2,), (8,), (7,), (2,)]"
         "\n    assert (sure.relative_delta < 0.01).all()"
         "\n    assert picture.shape == (8, 8, 3)"
+        "\nelif 'several' in dir():"
+        "\n    assert regions.values.shape == expected.values.shape == several.values.shape"
+        "\n    assert smooth.values.min() >= 0 and outlined.shape == (8, 8, 3)"
         "\nelse:"
         "\n    assert [v.name for v in model.graph.output] == ['logits', 'grad_image']"
     )
@@ -115,7 +118,7 @@ def test_commands_run(command: str, folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for option, *names in (("-o", "why.png", "pictures"), ("--save", "out.npz")):
+    for option, *names in (("-o", "why.png", "outline.png", "pictures"), ("--save", "out.npz")):
         written = [
             name
             for name in names

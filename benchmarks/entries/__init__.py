@@ -22,9 +22,6 @@ class Entry:
     environment: Environment = "main"
     # Relative L2 error that is let pass where rounding is coarser than float32; None: the model's own.
     tolerance: float | None = None
-    needs_argument: str = (
-        ""  # of igonnx.Explainer: the entry is left out while there is none of this name
-    )
 
 
 FORWARD = "forward passes, onnxruntime"
@@ -44,7 +41,6 @@ ENTRIES = (
         "igonnx: Integrated Gradients, bfloat16",
         "igonnx_calls:IntegratedGradientsBfloat16",
         tolerance=COARSE,
-        needs_argument="precision",
     ),
     Entry(CAPTUM, "captum_calls:IntegratedGradients"),
     Entry("Captum, torch.compile", "captum_calls:CompiledIntegratedGradients"),

@@ -55,10 +55,13 @@ class PortableGradients(RowGradients):
 
     def __init__(self, material: Material, threads: int) -> None:
         super().__init__(material, threads)
+        self._session = open_session(self.gradient_model().SerializeToString(), threads)
+
+    def gradient_model(self) -> onnx.ModelProto:
+        """The model's gradient as a model."""
         import igonnx
 
-        model = igonnx.gradient(material.onnx_path)
-        self._session = open_session(model.SerializeToString(), threads)
+        return igonnx.gradient(self.material.onnx_path)
 
     def gradients(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Only the gradient is fetched."""

@@ -5,14 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
-from benchmarks.entries.measured import RowGradients
-from benchmarks.entries.onnxruntime_files import open_session
-from benchmarks.materials import Material
+from benchmarks.entries.onnxruntime_files import PortableGradients
 
 __all__ = ["TrainingGradients"]
 
@@ -34,21 +30,13 @@ def _without_batch_norms(path: Path) -> onnx.ModelProto:
         return onnx.load(options.optimized_model_filepath)
 
 
-class TrainingGradients(RowGradients):
+class TrainingGradients(PortableGradients):
     """Gradients alone: interpolation and summation are left out, in its favour."""
 
     settings: tuple[int, ...] = (2, 10, 25)
 
-    def __init__(self, material: Material, threads: int) -> None:
-        super().__init__(material, threads)
+    def gradient_model(self) -> onnx.ModelProto:
+        """The builder's gradient, with the names of `igonnx.gradient`."""
         from igonnx.autodiff import ort_training
 
-        model = ort_training.gradient(_without_batch_norms(material.onnx_path))
-        self._session = open_session(model.SerializeToString(), threads)
-
-    def gradients(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Only the gradient is fetched."""
-        name, output = self.material.input_name, self.material.output_name
-        feeds = {name: points, f"cotangent_{output}": self.material.cotangent(len(points))}
-        (gradients,) = self._session.run([f"grad_{name}"], feeds)
-        return np.asarray(gradients)
+        return ort_training.gradient(_without_batch_norms(self.material.onnx_path))

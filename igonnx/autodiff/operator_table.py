@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,4 +162,8 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(operator_page(), encoding="utf-8")
+    _parser = argparse.ArgumentParser(
+        description="Write how every operator is served, as Markdown."
+    )
+    _parser.add_argument("page", type=Path, help="file to write")
+    _parser.parse_args().page.write_text(operator_page(), encoding="utf-8")

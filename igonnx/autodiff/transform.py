@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from igonnx.autodiff import registry
 from igonnx.autodiff.gradient_values import added, zeros_like
+from igonnx.autodiff.propagation import Propagation
 from igonnx.errors import ModelError, UnsupportedOperatorError
 from igonnx.graph.builder import GraphBuilder
 from igonnx.graph.node_view import captures, operator_name, subgraphs
@@ -41,12 +42,14 @@ def differentiate(
     *,
     straight_through: bool = True,
     observe: Observer | None = None,
+    propagation: Propagation | None = None,
 ) -> list[ir.Value | None]:
     """Append the backward pass through `nodes`, by default those of the graph of `op`, to that graph.
 
     `cotangents` maps outputs to the gradients that enter there (same shape and dtype). Returns, per value of `wrt`,
     its gradient (same shape and dtype), or None where no differentiable path leads from it to an output. Without
-    `straight_through` nothing passes the operators that round to codes.
+    `straight_through` nothing passes the operators that round to codes. The rules of `propagation` go before the
+    ordinary ones; the default has none.
 
     Raises `UnsupportedOperatorError` when a gradient would have to cross an operator without a rule; an observer is
     told instead, and the walk goes on with zeros.
@@ -54,7 +57,12 @@ def differentiate(
     nodes = list(op.graph) if nodes is None else nodes
     reached = reached_values(nodes, wrt, straight_through)
     active = _active_nodes(nodes, reached, cotangents)
-    walk = functools.partial(differentiate, straight_through=straight_through, observe=observe)
+    walk = functools.partial(
+        differentiate,
+        straight_through=straight_through,
+        observe=observe,
+        propagation=propagation,
+    )
     unknown = next((n for n in reversed(nodes) if n in active and registry.find(n) is None), None)
     contributions: dict[ir.Value, list[ir.Value]] = {
         value: [cotangent] for value, cotangent in cotangents.items()
@@ -66,7 +74,7 @@ def differentiate(
         refused = None
         sources = [] if observe is None else [v for v in _uses(node) if v in reached]
         try:
-            pairs = _backward(op, node, gradients, reached, cotangents, wrt, walk)
+            pairs = _backward(op, node, gradients, reached, cotangents, wrt, walk, propagation)
         except ModelError as error:
             if observe is not None:
                 refused, pairs = error, [(value, zeros_like(op, value)) for value in sources]
@@ -129,6 +137,7 @@ def _backward(
     outputs: Iterable[ir.Value],
     wrt: Sequence[ir.Value],
     walk: registry.Differentiate,
+    propagation: Propagation | None,
 ) -> list[tuple[ir.Value, ir.Value]]:
     """The (value, gradient) pairs that `node`'s rule returns, for its inputs and what its bodies read outside."""
     function = registry.find(node)
@@ -139,7 +148,8 @@ def _backward(
     captured = tuple(value for value in captures(node) if value in reached)
     wanted = tuple(value in reached for value in inputs)
     vjp = registry.Vjp(op, node, gradients, wanted, captured, walk)
-    results = function(vjp)
+    overridden = None if propagation is None else propagation.backward(vjp)
+    results = function(vjp) if overridden is None else overridden
     pairs = []
     for value, gradient, asked in zip(inputs, results, wanted, strict=False):
         if value is not None and gradient is not None and asked:

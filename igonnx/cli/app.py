@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from igonnx.cli.choices import EngineName, Method, Noise, Rule, SignName, View
+from igonnx.cli.methods import function_name
+from igonnx.cli.model_commands import augment, compile_model
+from igonnx.cli.options import (
+    ApplyOption,
+    EngineOption,
+    Images,
+    LayoutOption,
+    MeanOption,
+    ModelArgument,
+    OutputOption,
+    PrecisionOption,
+    PresetOption,
+    ProviderOption,
+    Runtime,
+    ScaleOption,
+    SizeOption,
+    StdOption,
+    StraightThroughOption,
+    ThreadsOption,
+    WrtOption,
+    image_size,
+    numbers,
+)
 from igonnx.errors import InputError
-from igonnx.images import PRESETS
 
 __all__ = ["app"]
 
@@ -22,132 +44,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Rule(StrEnum):
-    """Quadrature rules."""
-
-    gauss_legendre = "gauss_legendre"
-    trapezoid = "trapezoid"
-    middle = "middle"
-    left = "left"
-    right = "right"
-
-
-class Apply(StrEnum):
-    """Functions applied to the output."""
-
-    softmax = "softmax"
-    log_softmax = "log_softmax"
-    sigmoid = "sigmoid"
-
-
-class Method(StrEnum):
-    """Attribution methods."""
-
-    ig = "ig"
-
-
-class EngineName(StrEnum):
-    """Engines."""
-
-    native = "native"
-    reference = "reference"
-
-
-Images = "Images"
-Runtime = "How it runs"
-
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help=f"Normalisation: {', '.join(PRESETS)}. Default: what the model's metadata names, else "
-        "zero-one.",
-        rich_help_panel=Images,
-    ),
-]
-MeanOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="M[,M,M]",
-        help="Subtracted from the scaled image: (image * scale - mean) / std.",
-        rich_help_panel=Images,
-    ),
-]
-StdOption = Annotated[
-    str | None,
-    typer.Option(metavar="S[,S,S]", help="Divided by, after the mean.", rich_help_panel=Images),
-]
-ScaleOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        help="What 0..1 is multiplied by; 255 for models that take 0..255.",
-        rich_help_panel=Images,
-    ),
-]
-SizeOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N or HxW",
-        help="Image size, where the model leaves it free. [dim]Default: 224[/dim]",
-        rich_help_panel=Images,
-    ),
-]
-LayoutOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NCHW|NHWC",
-        help="Where the channels are, if the input's shape does not tell.",
-        rich_help_panel=Images,
-    ),
-]
-OutputOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Output to explain. Default: the first.")
-]
-WrtOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Tensor to explain it by, an input or an inner one; may be repeated. "
-        "Default: every floating input, or the embedding of integer inputs.",
-    ),
-]
-EngineOption = Annotated[
-    EngineName, typer.Option(help="What runs the gradients.", rich_help_panel=Runtime)
-]
-ProviderOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Execution provider of ONNX Runtime, best first; may be repeated.",
-        rich_help_panel=Runtime,
-    ),
-]
-PrecisionOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="bfloat16: matrix products round their factors, on CPUs with AMX or AVX512_BF16 "
-        "(needs the extra bfloat16). Default: the model's own.",
-        rich_help_panel=Runtime,
-    ),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", help="Threads. Default: ONNX Runtime's.", rich_help_panel=Runtime
-    ),
-]
-StraightThroughOption = Annotated[
-    bool,
-    typer.Option(
-        help="Quantised models: gradients go straight through rounding.",
-        rich_help_panel="Method",
-    ),
-]
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -190,6 +86,21 @@ def explain(
             "'out_{name}.png'. Several inputs need one of the latter two.",
         ),
     ] = None,
+    view: Annotated[
+        View,
+        typer.Option(
+            metavar="VIEW",
+            help=f"What the picture shows beside the input: {', '.join(View)}. "
+            "[dim]Default: overview[/dim]",
+        ),
+    ] = View.overview,
+    sign: Annotated[
+        SignName | None,
+        typer.Option(
+            metavar="SIGN",
+            help=f"Contributions shown: {', '.join(SignName)}. Default: as suits the view.",
+        ),
+    ] = None,
     save: Annotated[
         str | None,
         typer.Option(metavar="FILE.npz", help="Save the attribution, of all inputs, as arrays."),
@@ -211,30 +122,42 @@ def explain(
     ] = None,
     output: OutputOption = None,
     wrt: WrtOption = None,
-    apply: Annotated[
-        Apply | None, typer.Option(help="Applied to the output before the class is picked.")
-    ] = None,
+    apply: ApplyOption = None,
     method: Annotated[
-        Method, typer.Option(help="ig: Integrated Gradients.", rich_help_panel="Method")
-    ] = Method.ig,
+        Method,
+        typer.Option(
+            metavar="NAME",
+            help=f"Attribution method: {', '.join(Method)} (ig is short for integrated-gradients).",
+            rich_help_panel="Method",
+        ),
+    ] = Method.integrated_gradients,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
             metavar="VALUE",
-            help="Where the path starts: a number, 'black', 'white', an image or array file, or "
-            "NAME=VALUE. Default: black for images, 0 for others.",
+            help="Where the path starts: a number, 'black', 'white', 'mean', 'blurred', 'uniform', "
+            "an image or array file, or NAME=VALUE. Several are averaged over. Default: black for "
+            "images, 0 for others; xrai: black and white.",
             rich_help_panel="Method",
         ),
     ] = None,
     steps: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Gradients per input.", rich_help_panel="Method")
-    ] = 50,
-    rule: Annotated[
-        Rule,
+        int | None,
         typer.Option(
-            metavar="RULE", help=f"Quadrature rule: {', '.join(Rule)}.", rich_help_panel="Method"
+            min=1,
+            metavar="N",
+            help="Points on the path. Default: 50; guided-ig 200, blur-ig 100.",
+            rich_help_panel="Method",
         ),
-    ] = Rule.gauss_legendre,
+    ] = None,
+    rule: Annotated[
+        Rule | None,
+        typer.Option(
+            metavar="RULE",
+            help=f"Quadrature rule: {', '.join(Rule)}. [dim]Default: gauss_legendre[/dim]",
+            rich_help_panel="Method",
+        ),
+    ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -245,19 +168,64 @@ def explain(
         ),
     ] = None,
     max_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Most gradients with --tolerance. [dim]Default: 1000[/dim]",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Draws of expected-gradients (200) and gradient-shap (50).",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    noise: Annotated[
+        Noise | None,
+        typer.Option(
+            metavar="KIND",
+            help=f"Explain noisy copies of the input: {', '.join(Noise)}.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    noise_samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Noisy copies. [dim]Default: 10[/dim]",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    noise_std: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="X",
+            help="Standard deviation of the noise, in the units of the model's input. Default: 15 % "
+            "of the range of the input; gradient-shap 0.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    seed: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Most gradients with --tolerance.", rich_help_panel="Method"
+            min=0, metavar="N", help="Of noise and other draws.", rich_help_panel="Method"
         ),
-    ] = 1000,
+    ] = 0,
     memory_limit: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="BYTES",
-            help="For the gradients kept with --tolerance; beyond it some are computed again. "
-            "Default: 512 MiB.",
-            rich_help_panel="Method",
+            help="What gradients computed at once may take, and as much again for those kept with "
+            "--tolerance. Default: 128 MiB a batch, and 512 MiB.",
+            rich_help_panel=Runtime,
         ),
     ] = None,
     exact_sum: Annotated[
@@ -284,7 +252,10 @@ def explain(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Gradients computed at once.", rich_help_panel=Runtime
+            min=1,
+            metavar="N",
+            help="Gradients computed at once. Default: tried out.",
+            rich_help_panel=Runtime,
         ),
     ] = None,
     threads: ThreadsOption = None,
@@ -305,20 +276,21 @@ def explain(
     from igonnx.cli.explain import Request, run
     from igonnx.cli.inputs import ImageOptions
 
-    del method  # one so far
     run(
         Request(
             model=model,
             inputs=inputs,
             picture=picture,
+            view=view,
+            sign=None if sign is None else sign.value,
             save=save,
             labels=labels,
             images=ImageOptions(
                 preset=preset,
-                mean=_numbers("--mean", mean),
-                std=_numbers("--std", std),
+                mean=numbers("--mean", mean),
+                std=numbers("--std", std),
                 scale=scale,
-                size=_size(size),
+                size=image_size(size),
                 layout=None if layout is None else layout.upper(),
                 grey=grey,
             ),
@@ -327,12 +299,20 @@ def explain(
             wrt=wrt or [],
             apply=None if apply is None else apply.value,
             baselines=baseline or [],
-            steps=steps,
-            rule=rule.value,
-            tolerance=tolerance,
-            max_steps=max_steps,
+            method=function_name(method),
+            options={
+                "steps": steps,
+                "rule": None if rule is None else rule.value,
+                "tolerance": tolerance,
+                "max_steps": max_steps,
+                "exact_sum": exact_sum or None,
+                "samples": samples,
+                "noise": None if noise is None else noise.value,
+                "noise_samples": noise_samples,
+                "noise_std": noise_std,
+            },
+            seed=seed,
             memory_limit=memory_limit,
-            exact_sum=exact_sum,
             straight_through=straight_through,
             batch_size=batch_size,
             threads=threads,
@@ -341,6 +321,10 @@ def explain(
             precision=precision,
         )
     )
+
+
+app.command()(augment)
+app.command("compile")(compile_model)
 
 
 @app.command()
@@ -378,7 +362,7 @@ def inspect(
             model=model,
             output=output,
             wrt=wrt or [],
-            size=_size(size),
+            size=image_size(size),
             length=length,
             measure=measure,
             as_json=as_json,
@@ -408,25 +392,3 @@ def demo(
     if not folder:
         raise InputError("-o is empty, expected a folder")
     run(Path(folder), threads=threads, engine=engine.value)
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Read numbers with commas between them."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        message = f"{option} is '{text}', expected numbers with commas between them"
-        raise InputError(message) from None
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """Read an image size: one number, or height x width."""
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) for part in parts):
-        raise InputError(f"--size is '{text}', expected a number such as 224, or height x width")
-    height, width = parts if len(parts) == 2 else parts * 2
-    return int(height), int(width)

@@ -50,9 +50,8 @@ def run(folder: Path, *, threads: int | None, engine: str) -> None:
         rows = rows_of(attribution, PHOTOS, imagenet.class_names(), found)
         images = [preprocessing.inverse(one) for one in inputs]
         drawable = Drawable(explainer.wrt[0], preprocessing.layout, images)
-        values = attribution.of(explainer.wrt[0])
         for number, path in enumerate(pictures):
-            draw(path, drawable, values[number], number, rows[number])
+            draw(path, drawable, attribution, number, rows[number])
         index.write_text(page(rows, attribution.path), encoding="utf-8")
     console = results()
     console.print(table_of(rows))

@@ -5,18 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.cli.choices import View
 from igonnx.cli.inputs import Given, ImageOptions, preprocessing_for
 from igonnx.cli.report import Row
 from igonnx.errors import InputError
 from igonnx.images import Layout, image_shape
 from igonnx.model import Model
+from igonnx.visual import outline, plot, plot_images, plot_views
+from igonnx.visual.heatmap import Sign
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from igonnx import Attribution
+    from igonnx.visual.views import Kind
 
 __all__ = ["Drawable", "draw", "find_drawable"]
+
+INPUT, SINGLED_OUT = "input, as the model sees it", "what the method singles out"
+
+
+_SIGNS: dict[View, Sign] = {
+    View.heat_map: "all",
+    View.blended_heat_map: "all",
+    View.masked_image: "positive",
+    View.alpha_scaling: "positive",
+}
 
 
 @dataclass(frozen=True)
@@ -53,21 +72,50 @@ def find_drawable(
     return None
 
 
-def draw(path: Path, drawable: Drawable, values: NDArray[Any], index: int, row: Row) -> None:
+def draw(
+    path: Path,
+    drawable: Drawable,
+    attribution: Attribution,
+    index: int,
+    row: Row,
+    *,
+    view: View = View.overview,
+    sign: Sign | None = None,
+) -> None:
     """Write the picture of one example; the suffix of the path says in which format."""
-    from igonnx.visual import plot
-
-    figure = plot(
-        values,
-        drawable.images[index],
-        layout=drawable.layout,
-        title=row.title,
-        subtitle=row.summary,
-    )
+    figure = _figure(drawable, attribution, index, row, view, sign)
     try:
         figure.savefig(path, format=path.suffix[1:].lower())
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def _figure(
+    drawable: Drawable,
+    attribution: Attribution,
+    index: int,
+    row: Row,
+    view: View,
+    sign: Sign | None,
+) -> Figure:
+    values, image = attribution.of(drawable.name)[index], drawable.images[index]
+    heading: dict[str, Any] = {"title": row.title, "subtitle": row.summary}
+    if view is View.path:
+        return attribution.plot_path(index, **heading)
+    shared: dict[str, Any] = {"layout": drawable.layout, **heading}
+    if view is View.overview:
+        adds_up = not np.isnan(row.relative_error)
+        captions = None if adds_up else (INPUT, SINGLED_OUT, "each pixel")
+        return plot(values, image, sign=sign or "absolute", captions=captions, **shared)
+    if view is View.outline:
+        drawn = outline(values, image, sign=sign or "absolute", layout=drawable.layout)
+        return plot_images([image, drawn], (INPUT, SINGLED_OUT), **heading)
+    kind = cast("Kind", view.value.replace("-", "_"))
+    kinds: list[Kind] = ["original_image", kind]
+    # Smoothed, as the overview is: single pixels say little.
+    return plot_views(
+        values, image, kinds=kinds, signs=sign or _SIGNS[view], smooth=None, **shared
+    )
 
 
 def _from_arrays(model: Model, name: str, given: Given, options: ImageOptions) -> Drawable | None:

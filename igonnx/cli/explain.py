@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 from rich.console import Console
 
+from igonnx.cli.choices import View
 from igonnx.cli.console import note, plain_warnings, progress, results, warn
 from igonnx.cli.drawing import draw, find_drawable
 from igonnx.cli.features import feature_table
 from igonnx.cli.inputs import Given, ImageOptions, read_baseline, read_inputs
 from igonnx.cli.labels import parse_target, read_labels
+from igonnx.cli.methods import ADDING_UP, chosen_options
 from igonnx.cli.outputs import Outputs, picture_paths
 from igonnx.cli.report import Row, probabilities, rows_of, table_of
 from igonnx.errors import InputError
 from igonnx.model import Model
-from igonnx.visual.figure import require_matplotlib
+from igonnx.visual.heatmap import Sign
+from igonnx.visual.page import require_matplotlib
 
 if TYPE_CHECKING:
     from igonnx import Attribution, Explainer
@@ -34,6 +37,8 @@ class Request:
     model: Path
     inputs: Sequence[str]
     picture: str | None
+    view: View
+    sign: Sign | None
     save: str | None
     labels: str | None
     images: ImageOptions
@@ -42,12 +47,10 @@ class Request:
     wrt: Sequence[str]
     apply: str | None
     baselines: Sequence[str]
-    steps: int
-    rule: str
-    tolerance: float | None
-    max_steps: int
+    method: str  # of Explainer
+    options: Mapping[str, Any]  # of the method, by their names there; None where not given
+    seed: int
     memory_limit: int | None
-    exact_sum: bool
     straight_through: bool
     batch_size: int | None
     threads: int | None
@@ -60,6 +63,7 @@ def run(request: Request) -> None:
     """Explain, write the files that were asked for, and print the table."""
     from igonnx import Explainer
 
+    options = chosen_options(request.method, request.options)
     labels = read_labels(request.labels)
     model = Model.load(request.model)
     explainer = Explainer(
@@ -70,6 +74,7 @@ def run(request: Request) -> None:
         providers=list(request.providers) or None,
         engine=request.engine,
         batch_size=request.batch_size,
+        memory_limit=request.memory_limit,
         threads=request.threads,
         straight_through=request.straight_through,
         precision=request.precision,
@@ -87,16 +92,25 @@ def run(request: Request) -> None:
                 f"nothing to draw: '{explained[0]}' is no picture; without -o, its strongest "
                 "features are printed"
             )
-        attribution = _explain(explainer, request, explained, given, labels)
+        attribution = _explain(explainer, request, options, given, labels)
         predicted = explainer.predict(given.arrays)[explainer.output]
         if labels and predicted.ndim == 2 and predicted.shape[1] != len(labels):
             warn(f"{len(labels)} labels, but '{explainer.output}' has {predicted.shape[1]} classes")
         found, how = probabilities(predicted, attribution.target, request.apply)
-        rows = rows_of(attribution, given.names, labels, found)
+        adds_up = request.method in ADDING_UP and "noise" not in options
+        rows = rows_of(attribution, given.names, labels, found, adds_up=adds_up)
         values = _values_by_name(attribution, explained)
         if drawable is not None:
             for index, path in enumerate(pictures):
-                draw(path, drawable, values[drawable.name][index], index, rows[index])
+                draw(
+                    path,
+                    drawable,
+                    attribution,
+                    index,
+                    rows[index],
+                    view=request.view,
+                    sign=request.sign,
+                )
         if saved is not None:
             attribution.save(saved)
     console = results()
@@ -139,24 +153,25 @@ def _files_read(request: Request, given: Given) -> list[Path]:
 def _explain(
     explainer: Explainer,
     request: Request,
-    explained: Sequence[str],
+    options: Mapping[str, Any],
     given: Given,
     labels: Sequence[str],
 ) -> Attribution:
     """Compute the attribution of all examples, with a progress bar."""
+    method = getattr(explainer, request.method)
+    # Blur IG makes its own; what is asked for all the same, it refuses or remarks on.
+    own = request.method == "blur_ig" and not request.baselines
+    baseline = None if own else _baselines(request, explainer.wrt, given)
     with progress("explaining") as report:
-        return explainer.integrated_gradients(
+        attribution: Attribution = method(
             given.arrays,
-            baseline=_baselines(request.baselines, explained, given),
+            baseline=baseline,
             target=_targets(request.targets, len(given.names), labels),
-            steps=request.steps,
-            rule=request.rule,
-            tolerance=request.tolerance,
-            max_steps=request.max_steps,
-            memory_limit=request.memory_limit,
-            exact_sum=request.exact_sum,
+            seed=request.seed,
             progress=report,
+            **options,
         )
+    return attribution
 
 
 def _targets(texts: Sequence[str], count: int, labels: Sequence[str]) -> Any:
@@ -171,29 +186,37 @@ def _targets(texts: Sequence[str], count: int, labels: Sequence[str]) -> Any:
     return targets
 
 
-def _baselines(
-    texts: Sequence[str], explained: Sequence[str], given: Given
-) -> dict[str, float | NDArray[Any]]:
-    """Read the baseline of each explained tensor: as asked, else black for images and 0 for others.
+def _baselines(request: Request, explained: Sequence[str], given: Given) -> Any:
+    """Read the baselines: as asked, else black for images and 0 for others (black and white for XRAI).
 
-    A text is a value for all explained tensors, or NAME=VALUE for one of them.
+    A text is a value for all explained tensors, or NAME=VALUE for one of them. Several for one tensor are several
+    baselines; a tensor that has fewer keeps its last.
     """
-    asked: dict[str, str] = {}
-    for text in texts:
+    asked: dict[str, list[str]] = {name: [] for name in explained}
+    common: list[str] = []
+    for text in request.baselines:
         name, equals, value = text.partition("=")
         if equals and name in explained:
-            asked[name] = value
+            asked[name].append(value)
         elif equals and not Path(text).exists():
             known = ", ".join(f"'{one}'" for one in explained)
             raise InputError(f"baseline '{text}': '{name}' is not explained, only {known}")
         else:
-            asked.update({one: text for one in explained if one not in asked})
-    baselines: dict[str, float | NDArray[Any]] = {}
-    for name in explained:
-        preprocessing = given.preprocessing.get(name)
-        text = asked.get(name, "0" if preprocessing is None else "black")
-        baselines[name] = read_baseline(text, name, preprocessing)
-    return baselines
+            common.append(text)
+    usual = ["black", "white"] if request.method == "xrai" else ["black"]
+    for name, texts in asked.items():
+        texts += [] if texts else common or (usual if name in given.preprocessing else ["0"])
+    count = max(map(len, asked.values()))
+    several = [
+        {
+            name: read_baseline(
+                texts[min(index, len(texts) - 1)], name, given.preprocessing.get(name)
+            )
+            for name, texts in asked.items()
+        }
+        for index in range(count)
+    ]
+    return several[0] if count == 1 else several
 
 
 def _values_by_name(attribution: Attribution, explained: Sequence[str]) -> dict[str, NDArray[Any]]:

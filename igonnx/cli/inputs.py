@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.baselines import NAMED
 from igonnx.cli.arrays import is_array_file, load_arrays, shaped_for
 from igonnx.errors import InputError
 from igonnx.images import (
@@ -127,8 +128,8 @@ def preprocessing_for(
 
 def read_baseline(
     text: str, name: str, preprocessing: Preprocessing | None
-) -> float | NDArray[Any]:
-    """Read the baseline of one tensor: a number, 'black', 'white', an image or a NumPy file."""
+) -> float | str | NDArray[Any]:
+    """Read the baseline of one tensor: a number, a name such as 'black' or 'blurred', an image or a NumPy file."""
     if text in ("black", "white"):
         if preprocessing is None:
             raise InputError(
@@ -136,6 +137,8 @@ def read_baseline(
                 "give a number or a NumPy file"
             )
         return preprocessing.constant(0.0 if text == "black" else 1.0)
+    if text in NAMED:
+        return text
     try:
         number = float(text)
     except ValueError:
@@ -151,7 +154,7 @@ def read_baseline(
         return next(iter(arrays.values()))
     if preprocessing is None or not Path(text).exists():
         raise InputError(
-            f"baseline '{text}' of '{name}' is no number, not 'black' or 'white', and no file that fits"
+            f"baseline '{text}' of '{name}' is no number, none of {', '.join(NAMED)}, and no file that fits"
         )
     return preprocessing.apply(read_image(text), name=text)
 

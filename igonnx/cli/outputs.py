@@ -22,8 +22,9 @@ class Outputs:
 
     Use as a context manager: `reserve` each path before the work (it raises `InputError` where one
     cannot be written), write to the temporary path it returns, which lies in the same folder.
-    Leaving the block renames all files that were written; leaving it by an exception removes them,
-    and folders made here. `sources` are the files that are read, which must not be written.
+    Leaving the block renames all files that were written, the first one reserved last, so that those it
+    needs are there before it; leaving it by an exception removes them, and folders made here.
+    `sources` are the files that are read, which must not be written.
     """
 
     def __init__(self, sources: Sequence[Path] = ()) -> None:
@@ -55,6 +56,20 @@ class Outputs:
         self._temporary[path] = path.parent / name
         return self._temporary[path]
 
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder, and those above it that are missing."""
+        missing = []
+        while not folder.exists():
+            missing.append(folder)
+            folder = folder.parent
+        for one in reversed(missing):
+            try:
+                one.mkdir()
+            except OSError as error:
+                reason = (error.strerror or type(error).__name__).lower()
+                raise InputError(f"cannot make folder '{one}': {reason}") from error
+            self._made.append(one)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -62,14 +77,14 @@ class Outputs:
         traceback: TracebackType | None,
     ) -> None:
         if error is None:
-            for path, temporary in self._temporary.items():
+            for path, temporary in reversed(self._temporary.items()):
                 if temporary.exists():
                     os.replace(temporary, path)
-                    self.written.append(path)
+                    self.written.insert(0, path)
             return
         for temporary in self._temporary.values():
             temporary.unlink(missing_ok=True)
-        for folder in self._made:
+        for folder in reversed(self._made):
             with contextlib.suppress(OSError):  # somebody else may use it by now
                 folder.rmdir()
 

@@ -50,9 +50,10 @@ class Row:
         parts = [] if self.probability is None else [f"probability {percent(self.probability)}"]
         parts += [
             f"score {self.score:.3g}, baseline {self.baseline_score:.3g}",
-            f"completeness error {percent(self.relative_error)}",
-            f"{self.steps} steps",
         ]
+        if not np.isnan(self.relative_error):
+            parts.append(f"completeness error {percent(self.relative_error)}")
+        parts.append(f"{self.steps} gradient{'s' if self.steps > 1 else ''}")
         return "   \N{MIDDLE DOT}   ".join(parts)
 
 
@@ -61,10 +62,15 @@ def rows_of(
     names: Sequence[str],
     labels: Labels,
     probability: Sequence[float | None],
+    *,
+    adds_up: bool = True,
 ) -> list[Row]:
-    """Make the row of each example of an attribution."""
+    """Make the row of each example of an attribution; without a completeness error where nothing is meant to add up."""
     rows = []
-    relative = attribution.relative_delta
+    unknown = np.full(len(names), np.nan)
+    delta, relative = (
+        (attribution.delta, attribution.relative_delta) if adds_up else (unknown, unknown)
+    )
     for index, name in enumerate(names):
         target = attribution.target[index]
         chosen = None if target is None else tuple(int(axis) for axis in np.atleast_1d(target))
@@ -77,7 +83,7 @@ def rows_of(
                 probability=probability[index],
                 score=float(attribution.scores[index]),
                 baseline_score=float(attribution.baseline_scores[index]),
-                delta=float(attribution.delta[index]),
+                delta=float(delta[index]),
                 relative_error=float(relative[index]),
                 steps=int(attribution.steps_used[index]),
             )
@@ -138,7 +144,7 @@ def table_of(rows: Sequence[Row]) -> Table:
             "-" if row.probability is None else percent(row.probability),
             f"{row.score:.5g}",
             f"{row.baseline_score:.5g}",
-            f"{row.delta:+.2e} ({percent(row.relative_error)})",
+            "-" if np.isnan(row.delta) else f"{row.delta:+.2e} ({percent(row.relative_error)})",
             str(row.steps),
         ]
         table.add_row(*map(Text, cells))

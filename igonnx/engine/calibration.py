@@ -16,27 +16,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.engine.control import CallControl
 from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
 from igonnx.user_cache import read_record, write_record
 
-if TYPE_CHECKING:
-    from igonnx.engine.control import CallControl
-
-__all__ = ["CalibratedEngine", "first_guess", "machine"]
+__all__ = ["USUAL_CHUNK", "CalibratedEngine", "first_guess", "machine"]
 
 ENOUGH_ROWS = 40  # a call with fewer is not used for trials
 CHUNKS = 3  # per trial and lane
 MOST_ROWS = 256
 SLOWER = 1.1  # with so much more time per row than the best, larger chunks are not tried any more
 WORTHWHILE = 0.97  # a larger chunk must need at most this much of a smaller one's time per row
-USUAL_CHUNK = (
-    128 << 20
-)  # bytes that a chunk takes at most, unless a limit is given: more gains nothing on a CPU
+USUAL_CHUNK = 128 << 20  # bytes of working memory; chunks that take more gain nothing on a CPU
 RECORDS = "chunks"  # kind of record in the user's cache
 
 Progress: TypeAlias = "Callable[[int, int], None] | None"
@@ -110,26 +106,30 @@ class CalibratedEngine:
         *,
         bytes_per_row: Callable[[Mapping[str, Shape]], int],
         memory_limit: int | None,
+        usual_chunk: int | None = USUAL_CHUNK,
         key: Mapping[str, Any],
-        lanes: int = 1,
     ) -> None:
         """`bytes_per_row` estimates the working memory of one row, from the shapes of x and of batched inputs.
 
-        By it chunks are kept within `memory_limit` bytes; None: 128 MiB each, a quarter of the machine's memory in
-        all. `key`, of JSON values, is what else the time of a chunk depends on: in the user's cache, measurements are
-        kept under it. `lanes` is how many chunks the engine runs at the same time.
+        By it all chunks that run together are kept within `memory_limit` bytes; None: a quarter of the machine's
+        memory, and `usual_chunk` bytes each (None: no such bound). `key`, of JSON values, is what else the time of a
+        chunk depends on: in the user's cache, measurements are kept under it.
         """
         self._engine = engine
         self._bytes_per_row = bytes_per_row
-        self._limited = memory_limit is not None
+        self._usual_chunk = usual_chunk if memory_limit is None else None
         self._memory_limit = memory_limit or machine_memory() // 4
-        self._lanes = lanes
-        self._key = {**key, "lanes": lanes}
+        self._key = {**key, "lanes": engine.lanes}
         self._fitting = lru_cache(maxsize=64)(self._count_fitting)
         self._lock = threading.Lock()
         self._trials: dict[str, _Trials] = {}
         self._running = 0  # calls at this moment
         self._started = 0  # calls so far
+
+    @property
+    def lanes(self) -> int:
+        """Those of the engine; where the memory limit allows fewer, `run` takes fewer."""
+        return self._engine.lanes
 
     def rows_at_once(self, requests: Requests) -> int:
         """Rows per chunk for requests like these: the best measured, else a guess; within the memory limit."""
@@ -144,12 +144,12 @@ class CalibratedEngine:
         batch_size: int,
         progress: Progress = None,
         control: CallControl | None = None,
-        lanes: int | None = None,
     ) -> RowResult:
         """Run a plan as `igonnx.engine.plan.Engine` says, in chunks of the sizes that trials call for."""
         trials, (fitting, most) = self._trials_of(requests), self._fitting(_shapes(requests))
-        lanes = min(lanes or fitting, fitting)
-        run = partial(self._engine.run, control=control, lanes=lanes)
+        control = control or CallControl()
+        lanes = min(control.lanes or fitting, fitting)
+        run = partial(self._engine.run, control=replace(control, lanes=lanes))
         total, done = len(plan.row), 0
         size = trials.next_size(most, total // lanes) if total >= ENOUGH_ROWS else None
         if size is None:
@@ -178,7 +178,8 @@ class CalibratedEngine:
             warm_up = False
             sums.add(found, rows, share)
             done = rows.stop
-        write_record(RECORDS, self._key_of(requests), trials.as_record())
+        if trials.seconds:
+            write_record(RECORDS, self._key_of(requests), trials.as_record())
         return sums.result
 
     @contextmanager
@@ -196,10 +197,13 @@ class CalibratedEngine:
 
     def _count_fitting(self, shapes: tuple[tuple[str, Shape], ...]) -> tuple[int, int]:
         """Lanes, and rows in each, whose working memory keeps within the limit; one of each at least."""
-        rows = self._memory_limit // max(1, self._bytes_per_row(dict(shapes)))
-        lanes = max(1, min(self._lanes, rows))
-        usual = rows if self._limited else USUAL_CHUNK // max(1, self._bytes_per_row(dict(shapes)))
-        return lanes, max(1, min(rows // lanes, usual))
+        bytes_per_row = max(1, self._bytes_per_row(dict(shapes)))
+        rows = self._memory_limit // bytes_per_row
+        lanes = max(1, min(self.lanes, rows))
+        most = rows // lanes
+        if self._usual_chunk is not None:
+            most = min(most, self._usual_chunk // bytes_per_row)
+        return lanes, max(1, most)
 
     def _trials_of(self, requests: Requests) -> _Trials:
         """Trials with inputs of about this size; those of earlier processes are read from the user's cache."""

@@ -1,4 +1,4 @@
-"""What one call may ask of an engine besides its result: to end by a deadline, or when told to."""
+"""What one call may ask of an engine besides its result: to end by a deadline or when told to, to take few lanes."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ Cancel: TypeAlias = "CancelToken | EventLike | None"
 
 @dataclass(frozen=True)
 class CallControl:
-    """Deadline (of `time.monotonic`) and switch of one call; None where it has none."""
+    """Deadline (of `time.monotonic`) and switch of one call, and the most lanes that it may take; None: no such."""
 
     deadline: float | None = None
     token: CancelToken | None = None
+    lanes: int | None = None
 
     def remaining(self) -> float | None:
         """Seconds to the deadline, at least 0."""
@@ -62,6 +63,11 @@ class ControlledEngine:
     engine: Engine
     control: CallControl
 
+    @property
+    def lanes(self) -> int:
+        """Those of the engine."""
+        return self.engine.lanes
+
     def run(
         self,
         requests: Requests,
@@ -70,7 +76,6 @@ class ControlledEngine:
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
         control: CallControl | None = None,
-        lanes: int | None = None,
     ) -> RowResult:
         """Run a plan as `igonnx.engine.plan.Engine` says."""
         return self.engine.run(
@@ -79,7 +84,6 @@ class ControlledEngine:
             batch_size=batch_size,
             progress=progress,
             control=control or self.control,
-            lanes=lanes,
         )
 
 

@@ -15,8 +15,8 @@ from igonnx import _core
 from igonnx.engine.control import CallControl
 from igonnx.engine.plan import Requests, RowPlan, RowResult
 from igonnx.engine.runtime import (
-    CPU,
     Providers,
+    on_cpu,
     one_line,
     onnxruntime_module,
     requested_providers,
@@ -113,8 +113,8 @@ class NativeEngine:
         self._fixed_rows = fixed_rows
         chosen = requested_providers(providers)
         _require_no_cuda_graph(chosen)
-        on_cpu = all(provider == CPU for provider, _ in chosen)
-        workers = workers or (shared_out(threads) if on_cpu else Workers(threads=threads or 0))
+        alone = on_cpu(providers)
+        workers = workers or (shared_out(threads) if alone else Workers(threads=threads or 0))
         self.lanes = workers.lanes
         self._session = _core.Session(
             model=model,
@@ -140,7 +140,6 @@ class NativeEngine:
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
         control: CallControl | None = None,
-        lanes: int | None = None,
     ) -> RowResult:
         """Run a plan as `igonnx.engine.plan.Engine` says.
 
@@ -165,7 +164,7 @@ class NativeEngine:
             progress=progress,
             timeout=control.remaining(),
             cancel=control.token,
-            lanes=lanes or self.lanes,
+            lanes=control.lanes or self.lanes,
         )
         return RowResult(dict(zip(self._explained, gradients, strict=True)), score, slope)
 

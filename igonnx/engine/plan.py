@@ -92,6 +92,11 @@ class RowResult:
 class Engine(Protocol):
     """Runs plans on one explanation graph."""
 
+    @property
+    def lanes(self) -> int:
+        """How many batches of one call run at the same time."""
+        ...  # pragma: no cover
+
     def run(
         self,
         requests: Requests,
@@ -100,15 +105,13 @@ class Engine(Protocol):
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
         control: CallControl | None = None,
-        lanes: int | None = None,
     ) -> RowResult:
         """Run `plan`, `batch_size` rows at a time.
 
         `progress(rows done, all rows)` is called after each chunk; an exception it raises stops the run and is passed
         on. `control` may stop it too: DeadlineError, CancelledError. The result depends on `batch_size` only by
         rounding. A graph that takes only batches of one size gets batches of that size whatever `batch_size` is. Rows
-        of several threads that call at once may share a batch. An engine that runs several batches at the same time
-        takes at most `lanes` of them. Raises InputError where the arrays do not fit the graph
+        of several threads that call at once may share a batch. Raises InputError where the arrays do not fit the graph
         or each other, EngineError where the runtime fails.
         """
         ...  # pragma: no cover

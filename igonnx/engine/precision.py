@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from igonnx import _core
-from igonnx.engine.runtime import CPU, Providers, requested_providers
+from igonnx.engine.runtime import CPU, Providers, on_cpu, requested_providers
 from igonnx.errors import InputError
 
 __all__ = ["BFLOAT16", "require_precision"]
@@ -31,8 +31,8 @@ def require_precision(precision: str | None, engine: str, providers: Providers) 
         raise InputError(f"precision is {precision!r}; expected {BFLOAT16!r} or None")
     if engine != "native":
         raise InputError(f"precision {precision!r} needs the engine 'native'; engine is {engine!r}")
-    names = [name for name, _ in requested_providers(providers)]
-    if names != [CPU]:
+    if not on_cpu(providers):
+        names = [name for name, _ in requested_providers(providers)]
         raise InputError(
             f"precision {precision!r} is for {CPU!r} alone; providers are {', '.join(map(repr, names))}"
         )

@@ -18,6 +18,8 @@ __all__ = ["ReferenceEngine"]
 class ReferenceEngine:
     """Runs row plans on a row gradient (`igonnx.row_gradient`), the oracle the native engine is tested against."""
 
+    lanes = 1
+
     def __init__(
         self,
         session: RuntimeSession,
@@ -40,7 +42,6 @@ class ReferenceEngine:
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
         control: CallControl | None = None,
-        lanes: int | None = None,  # noqa: ARG002  # one batch at a time in any case
     ) -> RowResult:
         """Run a plan as `igonnx.engine.plan.Engine` says; `control` can stop it between two runs only."""
         sums = {name: np.zeros(requests.x[name].shape) for name in self._explained}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -15,8 +15,10 @@ from igonnx.errors import NO_RUNTIME, EngineError, InputError, ModelError
 
 __all__ = [
     "CPU",
+    "Declared",
     "Providers",
     "RuntimeSession",
+    "on_cpu",
     "one_line",
     "onnxruntime_module",
     "requested_providers",
@@ -62,6 +64,11 @@ def requested_providers(providers: Providers) -> list[tuple[str, dict[str, str]]
     return result
 
 
+def on_cpu(providers: Providers) -> bool:
+    """Whether nothing but the CPU runs the model: the plugin's operators would drag data there from any device."""
+    return all(name == CPU for name, _ in requested_providers(providers))
+
+
 def serialized(model: ir.Model, name: str) -> bytes:
     """The graph as bytes; a `ModelError` where it passes protobuf's limit of 2 GB."""
     try:
@@ -70,6 +77,14 @@ def serialized(model: ir.Model, name: str) -> bytes:
         raise ModelError(
             f"{name}: its graph is over 2 GB with the weights inside: save the model with external data first"
         ) from error
+
+
+class Declared(NamedTuple):
+    """An input or output as the runtime has it, which infers more of shapes than the file may say."""
+
+    name: str
+    type: str  # such as "tensor(float)"
+    shape: tuple[int | str | None, ...]  # an axis is an integer, a symbol's name, or None
 
 
 class RuntimeSession:
@@ -106,6 +121,13 @@ class RuntimeSession:
             )
         self.input_names = [value.name for value in self._session.get_inputs()]
         self.output_names = [value.name for value in self._session.get_outputs()]
+
+    def declared(
+        self, which: Literal["inputs", "overridable_initializers", "outputs"]
+    ) -> list[Declared]:
+        """Inputs that must be fed, inputs that have a default, or outputs."""
+        values = getattr(self._session, f"get_{which}")()
+        return [Declared(value.name, value.type, tuple(value.shape)) for value in values]
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once; outputs by name."""

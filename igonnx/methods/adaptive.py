@@ -8,7 +8,6 @@ gradients whose weight may still change are kept within a memory limit (`kept_gr
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import Any, TypeAlias
@@ -17,16 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.attribution import Path
-from igonnx.engine.plan import Engine, Requests, RowPlan
-from igonnx.errors import InputError, ToleranceWarning
+from igonnx.checks import require_whole
+from igonnx.engine.plan import Requests, RowPlan
+from igonnx.errors import InputError, ToleranceWarning, warn_caller
+from igonnx.methods.call import Call, MethodResult, Progress, picked, run_rows
 from igonnx.methods.kept_gradients import KeptGradients, Node, gradients_that_fit
 from igonnx.methods.mesh import Array, Errors, Mesh
-from igonnx.methods.path_integral import (
-    Integral,
-    Progress,
-    request_per_row,
-    run_rows,
-)
 from igonnx.methods.refinement import divisions
 from igonnx.quadrature import trapezoid_weights
 
@@ -42,16 +37,13 @@ _Division: TypeAlias = tuple[int, Array]
 
 
 def adaptive_mesh(
-    engine: Engine,
-    requests: Requests,
+    call: Call,
     *,
     tolerance: float,
     max_steps: int,
-    batch_size: int,
     memory_limit: int | None = None,
     exact_sum: bool = False,
-    progress: Progress = None,
-) -> Integral:
+) -> MethodResult:
     """Integrate until the estimated relative L2 error and the relative completeness error are at most `tolerance`.
 
     At most `max_steps` points are evaluated per request; what is not reached by then is said in a
@@ -64,18 +56,14 @@ def adaptive_mesh(
         raise InputError(
             f"tolerance is {tolerance!r}; expected a number between 0 and 1, such as 0.01"
         )
-    whole = isinstance(max_steps, int | np.integer) and not isinstance(max_steps, bool)
-    if not whole or max_steps < _FIRST_NODES:
-        raise InputError(
-            f"max_steps is {max_steps!r}; expected a whole number of at least {_FIRST_NODES}"
-        )
-    kept = KeptGradients(gradients_that_fit(memory_limit, requests, _FIRST_NODES))
-    meshes = _Meshes(engine, requests, batch_size, kept)
-    errors = _refine(meshes, float(tolerance), int(max_steps), exact_sum, progress)
-    _warn(errors, tolerance, max_steps)
-    done = [meshes.of[index] for index in range(len(requests.cotangent))]
-    return Integral(
-        attribution=_split(np.stack([mesh.total for mesh in done]), requests),
+    require_whole("max_steps", max_steps, _FIRST_NODES)
+    kept = KeptGradients(gradients_that_fit(memory_limit, call.requests, _FIRST_NODES))
+    meshes = _Meshes(call, kept)
+    errors = _refine(meshes, float(tolerance), int(max_steps), exact_sum, call.progress)
+    _warn(call, errors, tolerance, max_steps)
+    done = [meshes.of[index] for index in range(len(call))]
+    return MethodResult(
+        attribution=_split(np.stack([mesh.total for mesh in done]), call.requests),
         paths=[
             Path(mesh.alpha, trapezoid_weights(mesh.alpha), mesh.score, mesh.slope) for mesh in done
         ],
@@ -90,7 +78,7 @@ def _refine(
     meshes: _Meshes, tolerance: float, max_steps: int, exact_sum: bool, progress: Progress
 ) -> list[Errors]:
     """Go round by round until every request is done; return the errors that were reached."""
-    count = len(meshes.requests.cotangent)
+    count = len(meshes.call)
     together = max(meshes.kept.capacity // _USUAL_NODES, 1)
     waiting, active = list(range(count)), list[int]()
     errors: dict[int, Errors] = {}
@@ -118,12 +106,10 @@ def _refine(
 class _Meshes:
     """The meshes of all requests that were begun, and the evaluation of new nodes."""
 
-    def __init__(
-        self, engine: Engine, requests: Requests, batch_size: int, kept: KeptGradients
-    ) -> None:
-        self.engine, self.requests, self.batch_size, self.kept = engine, requests, batch_size, kept
+    def __init__(self, call: Call, kept: KeptGradients) -> None:
+        self.call, self.kept = call, kept
         self.of: dict[int, Mesh] = {}
-        self.evaluations = np.zeros(len(requests.cotangent), np.int64)
+        self.evaluations = np.zeros(len(call), np.int64)
 
     def divide(self, divisions: Sequence[_Division]) -> None:
         """Evaluate the nodes that are new, and put them into the meshes; a request's first division begins its mesh."""
@@ -168,14 +154,19 @@ class _Meshes:
     def _evaluate(self, nodes: Sequence[Node]) -> dict[Node, tuple[float, float]]:
         """Score and slope at each node; the gradients are put where they are kept."""
         values: dict[Node, tuple[float, float]] = {}
-        for start in range(0, len(nodes), self.batch_size):
-            chunk = nodes[start : start + self.batch_size]
+        call, together = self.call, self.call.rows_together  # fewer would leave lanes idle
+        for start in range(0, len(nodes), together):
+            chunk = nodes[start : start + together]
             examples = np.array([index for index, _ in chunk])
             alpha = np.array([alpha for _, alpha in chunk])
-            rows = request_per_row(self.requests, examples)
+            rows = picked(call.requests, examples)
             plan = RowPlan(np.arange(len(chunk)), alpha, np.ones(len(chunk)))
             result = run_rows(
-                self.engine, rows, plan, batch_size=self.batch_size, examples=examples
+                call.engine,
+                rows,
+                plan,
+                batch_size=call.batch_size,
+                examples=call.examples_of(examples),
             )
             parts = [_contribution(result.weighted_gradient[name], rows, name) for name in rows.x]
             for row, node in enumerate(chunk):
@@ -203,13 +194,20 @@ def _split(flat: Array, requests: Requests) -> dict[str, Array]:
     }
 
 
-def _warn(errors: Sequence[Errors], tolerance: float, max_steps: int) -> None:
-    for index, error in enumerate(errors):
-        if error.estimate > tolerance or error.completeness > tolerance:
-            warnings.warn(
-                f"example {index}: the tolerance {tolerance:g} was not reached in {max_steps} steps: estimated "
-                f"relative error {error.estimate:.3g}, relative completeness error {error.completeness:.3g}; raise "
-                "max_steps or the tolerance",
-                ToleranceWarning,
-                stacklevel=4,
-            )
+def _warn(call: Call, errors: Sequence[Errors], tolerance: float, max_steps: int) -> None:
+    """Say which examples missed the tolerance: once each, by its worst copy."""
+    missed: dict[int, Errors] = {}
+    for example, error in zip(call.examples_of(np.arange(len(call))), errors, strict=True):
+        if _largest(error) > max(tolerance, _largest(missed.get(int(example)))):
+            missed[int(example)] = error
+    for example, error in missed.items():
+        warn_caller(
+            f"example {example}: the tolerance {tolerance:g} was not reached in {max_steps} steps: estimated relative "
+            f"error {error.estimate:.3g}, relative completeness error {error.completeness:.3g}; raise max_steps or "
+            "the tolerance",
+            ToleranceWarning,
+        )
+
+
+def _largest(error: Errors | None) -> float:
+    return 0.0 if error is None else max(error.estimate, error.completeness)

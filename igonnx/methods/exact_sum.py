@@ -8,48 +8,41 @@ at least |r| / sum |a_k|, whatever q sums to r. What was nothing stays nothing, 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
 
-from igonnx.errors import ToleranceWarning
-from igonnx.methods.path_integral import Array, Integral
+from igonnx.errors import ToleranceWarning, warn_caller
+from igonnx.methods.call import Array, MethodResult, per_request, tensor_shape
 
 __all__ = ["made_exact"]
 
 
-def made_exact(integral: Integral) -> Integral:
-    """The integral with its contributions corrected, and `correction` [R], the share s of each request.
+def made_exact(result: MethodResult, change: Array) -> MethodResult:
+    """The result with its contributions corrected to the `change` in score [R], and `correction` [R], the share s.
 
     An estimated error grows by the correction (root of the sum of squares). Where the contributions taken together are
     smaller than what is missing, no share makes sense: they stay as they are, s is 0, and a `ToleranceWarning` says so.
     """
-    arrays = integral.attribution.values()
-    change = integral.scores - integral.baseline_scores
-    missing = change - np.sum([_sum_per_request(array) for array in arrays], axis=0)
-    size = np.sum([_sum_per_request(np.abs(array)) for array in arrays], axis=0)
+    arrays = list(result.attribution.values())
+    missing = change - per_request(arrays)
+    size = per_request([np.abs(array) for array in arrays])
     possible = (np.abs(missing) < size) | (missing == 0)
     for index in np.flatnonzero(~possible):
-        warnings.warn(
+        warn_caller(
             f"example {index}: the contributions cannot be made to add up: {missing[index]:.3g} is missing, and their "
             f"sizes sum to {size[index]:.3g}; take more steps or another baseline",
             ToleranceWarning,
-            stacklevel=3,
         )
     share = np.divide(missing, size, out=np.zeros(len(missing)), where=possible & (size > 0))
     corrected = {
-        name: array + share.reshape(-1, *[1] * (array.ndim - 1)) * np.abs(array)
-        for name, array in integral.attribution.items()
+        name: array + tensor_shape(share, array) * np.abs(array)
+        for name, array in result.attribution.items()
     }
-    estimate = integral.error_estimate
+    estimate = result.error_estimate
     return replace(
-        integral,
+        result,
         attribution=corrected,
         correction=share,
         error_estimate=None if estimate is None else np.hypot(estimate, share),
     )
-
-
-def _sum_per_request(array: Array) -> Array:
-    return np.asarray(array.reshape(len(array), -1).sum(axis=1))

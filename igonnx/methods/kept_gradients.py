@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import is_whole
 from igonnx.engine.plan import Requests
 from igonnx.errors import InputError
 
@@ -30,7 +30,7 @@ def gradients_that_fit(limit: int | None, requests: Requests, fewest: int) -> in
     each = max(sum(array[:1].nbytes for array in requests.x.values()), 1)
     if limit is None:
         return max(DEFAULT_LIMIT // each, fewest)
-    if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1:
+    if not is_whole(limit) or limit < 1:
         raise InputError(
             f"memory_limit is {limit!r}; expected a whole number of bytes, such as {DEFAULT_LIMIT}"
         )

@@ -1,4 +1,4 @@
-"""Single operators of the plugin in an ordinary session."""
+"""Graphs with the plugin's operators in an ordinary session."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -15,6 +16,17 @@ from igonnx import _core
 ONNX_TYPE = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE}
 DTYPES = [np.float32, np.float64]
 PLUGIN = "ai.igonnx"
+
+
+def open_session(model: onnx.ModelProto, threads: int = 0) -> ort.InferenceSession:
+    """A session on the CPU that knows the plugin, with `threads` threads (0: as many as the runtime likes)."""
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(_core.__file__)
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def node(operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> Any:
@@ -41,11 +53,4 @@ def run(
     )
     domains = [helper.make_opsetid("", 17), helper.make_opsetid(PLUGIN, 1)]
     model = helper.make_model(graph, opset_imports=domains, ir_version=8)
-    options = ort.SessionOptions()
-    options.register_custom_ops_library(_core.__file__)
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return list(session.run(None, feeds))
+    return list(open_session(model, threads).run(None, feeds))

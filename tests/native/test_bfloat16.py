@@ -13,10 +13,10 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from plugin_sessions import open_session
 
 import igonnx
 from igonnx import _core
@@ -57,13 +57,7 @@ def session_of(
     )
     domains = [helper.make_opsetid("", 17), helper.make_opsetid("ai.igonnx", 1)]
     model = helper.make_model(graph, opset_imports=domains, ir_version=8)
-    options = ort.SessionOptions()
-    options.register_custom_ops_library(_core.__file__)
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model, threads)
 
     def run(a: Array, b: Array) -> Array:
         (result,) = session.run(None, {"a": a} if constant else {"a": a, "b": b})
@@ -214,17 +208,7 @@ def operators(model: ir.Model) -> list[str]:
 
 def same_within(model: ir.Model, proto: onnx.ModelProto, feeds: dict[str, Array]) -> None:
     """Both graphs agree as far as rounded factors allow."""
-    options = ort.SessionOptions()
-    options.register_custom_ops_library(_core.__file__)
-    options.log_severity_level = 4
-    results = [
-        np.asarray(
-            ort.InferenceSession(
-                p.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            ).run(None, feeds)[0]
-        )
-        for p in (proto, ir.to_proto(model))
-    ]
+    results = [np.asarray(open_session(p).run(None, feeds)[0]) for p in (proto, ir.to_proto(model))]
     assert results[0].shape == results[1].shape
     assert 0 < np.linalg.norm(results[1] - results[0]) < 1e-2 * np.linalg.norm(results[0])
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from plugin_sessions import open_session
 
-from igonnx import _core
+import igonnx
 from igonnx.engine.native_target import native_target
 from igonnx.explanation_graph import build_explanation_graph
 from igonnx.graph.native_target import NativeTarget
 from igonnx.model import Model
 from igonnx.native_lowering import lower
+from igonnx.native_lowering.convolution_gradient import NCHWC
 from igonnx.row_gradient import build_row_gradient
 
 pytestmark = pytest.mark.skipif(
@@ -93,13 +94,7 @@ def graphs(model: Model) -> tuple[ir.Model, ir.Model]:
 
 
 def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.register_custom_ops_library(_core.__file__)
-    options.log_severity_level = 4
-    session = ort.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return [np.asarray(value) for value in session.run(None, feeds)]
+    return [np.asarray(value) for value in open_session(ir.to_proto(model)).run(None, feeds)]
 
 
 def compare(
@@ -125,6 +120,7 @@ def compare(
         assert np.abs(expected).max() > 0
         # In a score or slope, terms cancel.
         assert np.linalg.norm(given - expected) <= cancels * bound * np.linalg.norm(expected)
+    assert any(node.domain == NCHWC for node in lowered.graph)
     return collections.Counter(node.op_type for node in lowered.graph)
 
 
@@ -307,6 +303,87 @@ def test_max_pooling(
         )
         net.conv(channels, 16, 1)
         assert compare(net, (11, 14))["MaxPoolGradient"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads", "ceil_mode", "count_include_pad"),
+    list(itertools.product([2, 3], [2, 3], [(0, 0, 0, 0), (1, 1, 1, 1)], [0, 1], [0, 1])),
+)
+def test_average_pooling(
+    kernel: int, stride: int, pads: tuple[int, ...], ceil_mode: int, count_include_pad: int
+) -> None:
+    net = Net(["n", 3, 11, 14], seed=5)
+    net.conv(3, 32, 3)
+    net.add("Sigmoid")
+    net.add(
+        "AveragePool",
+        kernel_shape=[kernel, kernel],
+        strides=[stride, stride],
+        pads=pads,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+    )
+    net.conv(32, 16, 1)
+    compare(net, (11, 14))
+
+
+@pytest.mark.parametrize("constant_first", [True, False])
+@pytest.mark.parametrize("convolved", [True, False])
+def test_one_image_added_to_a_batch(constant_first: bool, convolved: bool) -> None:
+    net = Net(["n", 3, 9, 9], seed=10)
+    image = net.conv(3, 16, 3)
+    if convolved:
+        net.last = net.weight(net.rng.standard_normal((1, 3, 9, 9)).astype(np.float32))
+        one = net.conv(3, 16, 3)
+    else:
+        one = net.weight(net.rng.standard_normal((1, 16, 7, 7)).astype(np.float32))
+    first, second = (one, image) if constant_first else (image, one)
+    net.add("Add", second, source=first)
+    net.add("Tanh")
+    net.conv(16, 16, 3)
+    compare(net, (9, 9))
+
+
+def test_masks_side_by_side() -> None:
+    """Images of booleans joined, and read by an operator that is not there in the blocked layout."""
+    net = Net(["n", 3, 9, 9], seed=11)
+    zero = net.weight(np.array(0, np.float32))
+    stem = net.conv(3, 16, 3)
+    above = net.add("Greater", zero)
+    below = net.add("Less", zero, source=stem)
+    net.add("Concat", below, source=above, axis=1)
+    mask = net.add("Cast", to=TensorProto.FLOAT)
+    net.last = stem
+    net.conv(16, 32, 1)
+    net.add("Mul", mask)
+    net.conv(32, 16, 1)
+    compare(net, (9, 9))
+
+
+LOOP = """(float[N, 16, 6, 6] x) => (float[N, K] y) {
+    turns = Constant<value_int = 3>()
+    go = Constant<value = bool {1}>()
+    last = Loop(turns, go, x) <body = turn (int64 i, bool c, float[N, 16, 6, 6] h) => (bool d, float[N, 16, 6, 6] k) {
+        d = Identity(c)
+        a = Conv<pads = [1, 1, 1, 1]>(h, w)
+        k = Tanh(a)
+    }>
+    z = Conv(last, w)
+    p = GlobalAveragePool(z)
+    y = Flatten(p)
+}"""
+
+
+def test_convolutions_in_the_body_of_a_loop(model: Callable[..., onnx.ModelProto]) -> None:
+    """Bodies are not lowered; the rest of the graph is."""
+    rng = np.random.default_rng(12)
+    net = model(LOOP, {"w": rng.standard_normal((16, 16, 3, 3)).astype(np.float32) / 12})
+    x = rng.standard_normal((2, 16, 6, 6)).astype(np.float32)
+    native, reference = (
+        igonnx.Explainer(net, engine=engine).integrated_gradients(x, steps=4)
+        for engine in ("native", "reference")
+    )
+    np.testing.assert_allclose(native.values, reference.values, rtol=1e-4, atol=1e-6)
 
 
 def test_gates_per_channel_as_in_squeeze_and_excitation() -> None:

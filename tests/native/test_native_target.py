@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,9 @@ from igonnx.graph.native_target import NativeTarget
 
 
 def test_this_machine_has_a_block_or_none() -> None:
-    assert native_target() in (NativeTarget(), NativeTarget(8), NativeTarget(16))
+    """The runtime has blocked convolutions for every x86-64 processor: there it would be this package that fails."""
+    blocks = [8, 16] if platform.machine() in ("x86_64", "AMD64") else [1, 8, 16]
+    assert native_target() in [NativeTarget(block) for block in blocks]
 
 
 @pytest.mark.parametrize("arrange", ["blocked_filter", "depthwise_filter"])

@@ -12,8 +12,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from plugin_sessions import open_session
 
-from igonnx import _core
 from igonnx.explanation_graph import build_explanation_graph
 from igonnx.graph.native_target import NativeTarget
 from igonnx.model import Model
@@ -149,13 +149,7 @@ def explained(
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    options = ort.SessionOptions()
-    options.register_custom_ops_library(_core.__file__)
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return list(session.run(None, feeds))
+    return list(open_session(model).run(None, feeds))
 
 
 def feeds_for(

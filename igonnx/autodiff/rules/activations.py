@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import cast
 
+import numpy as np
 import onnx_ir as ir
 
 from igonnx.autodiff.broadcasting import unbroadcast
@@ -16,7 +17,11 @@ def pass_between(
     op: GraphBuilder, g: ir.Value, y: ir.Value, lower: float, upper: float = math.inf
 ) -> ir.Value:
     """`g` where lower < y < upper, zero elsewhere: one pass by the plugin's operator where native lowering is on."""
-    if op.native and y.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+    # Its bounds have single precision.
+    exact = y.dtype == ir.DataType.FLOAT or (
+        y.dtype == ir.DataType.DOUBLE and all(float(np.float32(b)) == b for b in (lower, upper))
+    )
+    if op.native and exact:
         return op.emit("ActivationMask", g, y, domain="ai.igonnx", lower=lower, upper=upper)  # type: ignore[no-any-return]
     inside = op.Greater(y, lower)
     if upper != math.inf:

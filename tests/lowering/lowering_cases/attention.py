@@ -29,7 +29,9 @@ def _attention():
         "nothing kept": fed([[1, 1, 1], [0, 0, 0]]),
     }
     for label, mask in masks.items():
-        yield Case("Attention", label, [x, w, b, mask], heads)
+        # The gradient is float32: the softmax of scores as large as a mask's has lost some digits.
+        slope = 1e-3 if label == "nothing kept" else None
+        yield Case("Attention", label, [x, w, b, mask], heads, slope=slope)
         given = {**heads, "unidirectional": 1, "mask_filter_value": -50.0}
         yield Case("Attention", f"{label} ahead", [x, w, b, mask], given)
     for label, shape in [("bias", (B, N, S, S)), ("one bias", (1, 1, S, S))]:

@@ -81,6 +81,7 @@ class Case:
     differentiable: bool = True
     explained_output: int = 0
     tolerance: float = 2e-5
+    slope: float | None = None  # how far the slope may be from differences; None: what these allow
     seed: int | None = None  # for what has jumps, which differences must not straddle
 
     def draw(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

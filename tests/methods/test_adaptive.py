@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 import igonnx
 from igonnx.attribution import relative_error
 from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
-from igonnx.methods.adaptive import adaptive_mesh
+from igonnx.methods import adaptive, path_integral
+from igonnx.methods.call import Call, MethodResult
 from igonnx.methods.exact_sum import made_exact
 from igonnx.methods.kept_gradients import KeptGradients
-from igonnx.methods.path_integral import fixed_rule
 
 Build = Callable[..., onnx.ModelProto]
 
@@ -27,7 +27,8 @@ Build = Callable[..., onnx.ModelProto]
 class Net:
     """F(z) = cotangent . (relu(z W1 + b1) W2), with its gradient, in float64: an engine that counts its rows."""
 
-    def __init__(self, seed: int, features: int = 12, hidden: int = 24) -> None:
+    def __init__(self, seed: int, features: int = 12, hidden: int = 24, lanes: int = 1) -> None:
+        self.lanes = lanes
         rng = np.random.default_rng(seed)
         self.w1, self.b1 = rng.normal(size=(features, hidden)), rng.normal(size=hidden)
         self.w2 = rng.normal(size=(hidden, 3))
@@ -36,7 +37,7 @@ class Net:
     def run(
         self, requests: Requests, plan: RowPlan, *, batch_size: int, progress: Any = None
     ) -> RowResult:
-        assert len(plan.row) <= batch_size or progress is None
+        assert len(plan.row) <= batch_size * self.lanes or progress is None
         self.calls.append(plan.alpha)
         x, baseline, cotangent = (
             a[plan.row] for a in (requests.x["x"], requests.baseline["x"], requests.cotangent)
@@ -65,6 +66,31 @@ def _requests(count: int = 1, seed: int = 0, features: int = 12) -> Requests:
     )
 
 
+def adaptive_mesh(
+    engine: Engine, requests: Requests, *, batch_size: int, progress: Any = None, **options: Any
+) -> MethodResult:
+    call = Call(engine, requests, batch_size=batch_size, progress=progress)
+    return adaptive.adaptive_mesh(call, **options)
+
+
+def fixed_rule(
+    engine: Engine, requests: Requests, *, batch_size: int, rule: str, steps: int
+) -> MethodResult:
+    call = Call(engine, requests, batch_size=batch_size)
+    return path_integral.fixed_rule(call, rule=rule, steps=steps)
+
+
+def _change(found: MethodResult) -> NDArray[np.float64]:
+    assert found.scores is not None
+    assert found.baseline_scores is not None
+    return found.scores - found.baseline_scores
+
+
+def _paths(found: MethodResult) -> list[igonnx.Path]:
+    assert found.paths is not None
+    return found.paths
+
+
 def _truth(engine: Engine, requests: Requests) -> NDArray[np.float64]:
     return fixed_rule(engine, requests, rule="trapezoid", steps=4000, batch_size=4001).attribution[
         "x"
@@ -87,7 +113,7 @@ def test_its_estimate_is_honest(tolerance: float, batch_size: int) -> None:
         assert found.error_estimate is not None
         true += _errors(found.attribution["x"], _truth(net, requests)).tolist()
         estimated += found.error_estimate.tolist()
-        values, change = found.attribution["x"], found.scores - found.baseline_scores
+        values, change = found.attribution["x"], _change(found)
         delta, total = values.sum(axis=1) - change, np.abs(values).sum(axis=1)
         completeness += relative_error(delta, change, total).tolist()
     assert max(estimated) <= tolerance
@@ -122,9 +148,9 @@ def test_every_gradient_is_evaluated_once_and_kept() -> None:
     net, requests = Net(3), _requests(count=2, seed=3)
     found = adaptive_mesh(net, requests, tolerance=0.004, max_steps=500, batch_size=8)
     assert net.rows == found.steps_used.sum()
-    assert found.steps_used.tolist() == [len(path.alpha) for path in found.paths]
+    assert found.steps_used.tolist() == [len(path.alpha) for path in _paths(found)]
     assert max(map(len, net.calls)) <= 8
-    for path in found.paths:
+    for path in _paths(found):
         assert (np.diff(path.alpha) > 0).all()  # no point twice
         assert path.alpha[[0, -1]].tolist() == [0, 1]
         assert path.weight.sum() == pytest.approx(1)
@@ -135,7 +161,7 @@ def test_every_gradient_is_evaluated_once_and_kept() -> None:
         baseline={"x": requests.baseline["x"][:1]},
         cotangent=requests.cotangent[:1],
     )
-    path = found.paths[0]
+    path = _paths(found)[0]
     again = net.run(
         one, RowPlan(np.zeros(len(path.alpha), np.int64), path.alpha, path.weight), batch_size=10**6
     )
@@ -221,7 +247,7 @@ class Curve:
 
     def __init__(self, gradient: Callable[[Any], Any], integral: Callable[[Any], Any]) -> None:
         self.gradient, self.integral = gradient, integral
-        self.rows = 0
+        self.rows, self.lanes = 0, 1
 
     def run(
         self, requests: Requests, plan: RowPlan, *, batch_size: int, progress: Any = None
@@ -256,7 +282,7 @@ def test_jumps_at_known_places(tolerance: float) -> None:
     error = np.linalg.norm(found.attribution["x"][0] - truth) / np.linalg.norm(truth)
     assert found.error_estimate is not None
     assert 0.5 < error / found.error_estimate[0] < 1.5
-    alpha = found.paths[0].alpha
+    alpha = _paths(found)[0].alpha
     assert np.mean((alpha > 0.5) & (alpha < 0.8)) > 0.5  # evenly it would be 0.3
 
 
@@ -297,6 +323,19 @@ def test_requests_share_the_rounds() -> None:
     assert len(net.calls) < 0.6 * alone
 
 
+def test_every_lane_has_a_batch() -> None:
+    """Each call of the engine has a batch for every lane, but for the last of a round; the result stays the same."""
+    requests = _requests(count=5, seed=11)
+    one, three = Net(11), Net(11, lanes=3)
+    options: dict[str, Any] = {"tolerance": 0.01, "max_steps": 500, "batch_size": 4}
+    alone = adaptive_mesh(one, requests, **options)
+    together = adaptive_mesh(three, requests, **options)
+    assert [len(rows) for rows in three.calls[:6]] == [12, 12, 12, 12, 12, 5]  # 5 times 13 nodes
+    assert max(map(len, three.calls)) == 12
+    assert three.rows == one.rows
+    np.testing.assert_allclose(together.attribution["x"], alone.attribution["x"], rtol=1e-12)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("limit", [None, 13 * 96, 40 * 96])
 def test_the_mesh_depends_on_nothing_else(batch_size: int, limit: int | None) -> None:
@@ -309,7 +348,7 @@ def test_the_mesh_depends_on_nothing_else(batch_size: int, limit: int | None) ->
         alone = adaptive_mesh(
             Net(12), _alone(requests, index), tolerance=0.01, max_steps=500, batch_size=8
         )
-        np.testing.assert_array_equal(together.paths[index].alpha, alone.paths[0].alpha)
+        np.testing.assert_array_equal(_paths(together)[index].alpha, _paths(alone)[0].alpha)
         np.testing.assert_allclose(
             together.attribution["x"][index], alone.attribution["x"][0], rtol=1e-10, atol=1e-13
         )
@@ -332,7 +371,7 @@ def test_the_memory_limit_is_kept(fit: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert most <= fit
     spent = net.rows
     assert found.steps_used.sum() == spent
-    points = sum(len(path.alpha) for path in found.paths)
+    points = sum(len(path.alpha) for path in _paths(found))
     assert points + (fit == 13) <= spent < 3 * points  # computed again: at most both ends of each
     ample = adaptive_mesh(net, requests, **options)
     assert net.rows - spent == points
@@ -416,9 +455,8 @@ def test_exact_sum_takes_fewer_gradients_and_counts_the_correction() -> None:
     for seed in range(10):
         options: dict[str, Any] = {"tolerance": 0.01, "max_steps": 2000, "batch_size": 8}
         plain = adaptive_mesh(Net(seed), _requests(seed=seed), **options)
-        exact = made_exact(
-            adaptive_mesh(Net(seed), _requests(seed=seed), exact_sum=True, **options)
-        )
+        exact = adaptive_mesh(Net(seed), _requests(seed=seed), exact_sum=True, **options)
+        exact = made_exact(exact, _change(exact))
         assert exact.error_estimate is not None
         assert exact.correction is not None
         assert abs(exact.correction[0]) <= exact.error_estimate[0] <= 0.01 * (1 + 1e-9)

@@ -1,0 +1,325 @@
+"""What a method is given, and what it gives back.
+
+A method is a function of one `Call`: N requests and an engine that computes gradients. Everything around it, from the
+caller's arrays to the requests, noise, several baselines, and from the result to an `Attribution`, is made by
+`Explainer.explain_with`, the same for every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from igonnx.attribution import Attribution, Path
+from igonnx.baselines import Baselines, baselines_of
+from igonnx.engine.control import Cancel
+from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
+from igonnx.errors import EngineError
+from igonnx.inputs import Arrays
+from igonnx.targets import Target
+
+__all__ = [
+    "Array",
+    "Call",
+    "Core",
+    "Explaining",
+    "MethodResult",
+    "Options",
+    "PointGradients",
+    "Progress",
+    "Running",
+    "copies_together",
+    "finite_scores",
+    "gradients_at",
+    "per_request",
+    "picked",
+    "run_rows",
+    "scores_at",
+    "tensor_shape",
+    "times_path",
+]
+
+TOGETHER = 8 << 20  # bytes of the arrays of copies of requests that are run at once
+
+Progress: TypeAlias = "Callable[[int, int], None] | None"
+Array: TypeAlias = "NDArray[np.float64]"
+# Scores [B] at points {name: [B, ...]} of the requests [B].
+Scores: TypeAlias = "Callable[[NDArray[np.int64], Mapping[str, NDArray[Any]]], Array]"
+
+
+class Running(TypedDict, total=False):
+    """How a call runs; every method takes these.
+
+    progress: called with (gradients done, gradients in all) from time to time; an exception in it stops.
+    timeout: seconds this call may take, waiting included; then it raises `DeadlineError`.
+    cancel: an `igonnx.CancelToken` or a `threading.Event` with which another thread stops it (`CancelledError`).
+    """
+
+    progress: Progress
+    timeout: float | None
+    cancel: Cancel
+
+
+class Options(Running, total=False):
+    """`Running`, and the noise tunnel around a method (see `igonnx.methods.noise`).
+
+    noise: None, "smoothgrad", "smoothgrad_sq" or "vargrad".
+    noise_samples: noisy copies of each input.
+    noise_std: standard deviation of the noise in the units of the explained tensor, one number or {name: number}; None:
+        15 % of the range of each example's values.
+    """
+
+    noise: str | None
+    noise_samples: int
+    noise_std: float | Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What a method gives, for R requests."""
+
+    attribution: dict[str, Array]  # [R, ...] per explained tensor
+    steps_used: NDArray[np.int64]  # [R], gradient evaluations that count in the result
+    scores: Array | None = None  # [R], at x; None: not evaluated
+    baseline_scores: Array | None = None  # [R]
+    paths: list[Path] | None = None  # of methods that follow a path of scores
+    error_estimate: Array | None = None  # [R], estimated relative L2 error of the attribution
+    correction: Array | None = None  # [R], what exact_sum added, as a share of each contribution
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a method: `requests` [R, ...] and what computes their gradients."""
+
+    engine: Engine
+    requests: Requests
+    batch_size: int  # rows (gradients) computed at once in one lane
+    seed: int = 0  # of draws: the same for every request, so that none depends on the others
+    ends_wanted: bool = True  # whether the scores at x and baseline are worth two further rows
+    forward: Scores | None = None  # scores by forward passes, where explained tensors can be fed
+    scores: Array | None = None  # [R], at x, where they are known already
+    progress: Progress = field(default=None, compare=False)
+    # What baselines as a caller gives them stand for: {name: [R, ...]} for each; see `baselines`.
+    known_baselines: Callable[[Baselines], list[dict[str, NDArray[Any]]]] | None = None
+    # [R], by which numbers the caller knows the requests, which may be copies; None: by their own
+    examples: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """The number of requests."""
+        return len(self.requests.cotangent)
+
+    @property
+    def rows_together(self) -> int:
+        """Rows that fill every lane once: what a method's own chunks should be a multiple of."""
+        return self.batch_size * self.engine.lanes
+
+    def baselines(self, given: Baselines) -> list[dict[str, NDArray[Any]]]:
+        """The baselines, one or several, that a caller's argument stands for: each {name: [R, ...]}.
+
+        Raises `InputError` as `igonnx.baselines.baselines_of`.
+        """
+        if self.known_baselines is not None:
+            return self.known_baselines(given)
+        return baselines_of(given, self.requests.x, self.requests.cotangent.dtype, self.seed)
+
+    def examples_of(self, requests: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers by which the caller knows `requests` [B]: what a message should name."""
+        return requests if self.examples is None else self.examples[requests]
+
+    def ticking(self, total: int) -> Callable[[int], None]:
+        """A function to be told of gradients that are done, out of `total`; it tells the caller's `progress`."""
+        done = 0
+
+        def tick(count: int) -> None:
+            nonlocal done
+            done += count
+            if self.progress is not None:
+                self.progress(done, total)
+
+        return tick
+
+
+Core: TypeAlias = Callable[[Call], MethodResult]
+
+
+class Explaining(Protocol):
+    """What the functions that become methods of `Explainer` use of it."""
+
+    @property
+    def wrt(self) -> tuple[str, ...]:
+        """Names of the tensors that attributions are given for."""
+        ...  # pragma: no cover
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that rows computed at once may take; None: not given."""
+        ...  # pragma: no cover
+
+    def explain_with(
+        self,
+        core: Core,
+        inputs: Arrays,
+        *,
+        method: str,
+        target: Target = None,
+        baseline: Baselines = None,
+        seed: int = 0,
+        propagation: str = "gradient",
+        exact_sum: bool = False,
+        noise: str | None = None,
+        noise_samples: int = 10,
+        noise_std: float | Mapping[str, float] | None = None,
+        progress: Progress = None,
+        timeout: float | None = None,
+        cancel: Cancel = None,
+    ) -> Attribution:
+        """Run a method's core; see `Explainer.explain_with`."""
+        ...  # pragma: no cover
+
+
+def run_rows(
+    engine: Engine,
+    requests: Requests,
+    plan: RowPlan,
+    *,
+    batch_size: int,
+    progress: Progress = None,
+    examples: NDArray[np.int64] | None = None,
+) -> RowResult:
+    """Run a plan and refuse gradients that are not finite: `EngineError` names the first such request and alpha.
+
+    `examples` are the numbers by which the requests are known to the caller, where those are not 0, 1, 2.
+
+    A row of no weight is there for its score; where only its gradient is not finite (a norm at zero, at the baseline),
+    the sums are formed again without it.
+    """
+    result = engine.run(requests, plan, batch_size=batch_size, progress=progress)
+    usable = np.isfinite(result.slope) & np.isfinite(result.score)
+    if usable.all():
+        return result
+    needed = (plan.weight != 0) | ~np.isfinite(result.score)
+    bad = np.flatnonzero(~usable & needed)
+    if bad.size:
+        first = int(bad[0])
+        example = plan.row[first] if examples is None else examples[plan.row[first]]
+        what = "the gradient" if np.isfinite(result.score[first]) else "the score"
+        raise EngineError(
+            f"{what} is not finite at alpha = {plan.alpha[first]:.6g} on the path of example {example} "
+            f"({bad.size} of {len(plan.row)} points): try another baseline, or wrt= a tensor behind the singularity"
+        )
+    kept = RowPlan(plan.row[usable], plan.alpha[usable], plan.weight[usable])
+    again = engine.run(requests, kept, batch_size=batch_size)
+    return replace(result, weighted_gradient=again.weighted_gradient)
+
+
+def scores_at(call: Call, examples: NDArray[np.int64], points: Mapping[str, NDArray[Any]]) -> Array:
+    """The scores at B points anywhere, of requests `examples` [B]; cheaper than `gradients_at`."""
+    if call.forward is None:
+        parts = []
+        for start in range(0, len(examples), call.rows_together):  # gradients come with them
+            rows = slice(start, start + call.rows_together)
+            some = {name: array[rows] for name, array in points.items()}
+            parts.append(gradients_at(call, examples[rows], some).score)
+        return np.concatenate(parts)
+    return finite_scores(call, examples, call.forward(examples, points))
+
+
+def finite_scores(call: Call, examples: NDArray[np.int64], scores: Array) -> Array:
+    """The scores [B] of points of requests `examples`; an `EngineError` where one is not finite."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if bad.size:
+        known = call.examples_of(examples[bad[:1]])[0]
+        raise EngineError(
+            f"the score is {scores[bad[0]]} at a point of example {known}: try another baseline"
+        )
+    return scores
+
+
+@dataclass(frozen=True)
+class PointGradients:
+    """Gradients at B points, and the scores there."""
+
+    gradient: dict[str, Array]  # [B, ...] per explained tensor
+    score: Array  # [B]
+
+
+def gradients_at(
+    call: Call, examples: NDArray[np.int64], points: Mapping[str, NDArray[Any]]
+) -> PointGradients:
+    """The gradient at B points anywhere, one by one: `points` {name: [B, ...]}, of requests `examples` [B].
+
+    The points are handed to the model exactly as they are, in the precision of the requests. All B gradients are held
+    at once: callers with many points take them `call.rows_together` (or a few times that) at a time. Raises
+    `EngineError` for a gradient or score that is not finite.
+    """
+    some = picked(call.requests, examples)
+    at = {
+        name: np.ascontiguousarray(points[name], dtype=array.dtype)
+        for name, array in some.x.items()
+    }
+    # Row by row: from nothing to the point, all of the way. 0 + 1 (p - 0) is p to the last bit.
+    origin = {name: np.zeros_like(array) for name, array in at.items()}
+    requests = replace(some, x=at, baseline=origin)
+    count = len(examples)
+    plan = RowPlan(np.arange(count), np.ones(count), np.ones(count))
+    spread = -(-count // call.engine.lanes)  # a few rows are no batch: every lane gets some of them
+    result = call.engine.run(requests, plan, batch_size=min(call.batch_size, spread))
+    finite = np.isfinite(result.score) & np.isfinite(result.slope)
+    for gradient in result.weighted_gradient.values():
+        finite &= np.isfinite(gradient.reshape(count, -1)).all(axis=1)
+    if not finite.all():
+        first = int(np.flatnonzero(~finite)[0])
+        known = call.examples_of(examples[first : first + 1])[0]
+        raise EngineError(
+            f"the gradient is not finite at a point of example {known} ({int((~finite).sum())} of {count} points): "
+            "try another baseline, or wrt= a tensor behind the singularity"
+        )
+    return PointGradients(result.weighted_gradient, result.score)
+
+
+def picked(requests: Requests, examples: NDArray[np.int64]) -> Requests:
+    """The requests `examples` [B], in that order and as often: a request of its own for each."""
+
+    def rows(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {name: array[examples] for name, array in arrays.items()}
+
+    return replace(
+        requests,
+        x=rows(requests.x),
+        baseline=rows(requests.baseline),
+        batched=rows(requests.batched),
+        cotangent=requests.cotangent[examples],
+    )
+
+
+def copies_together(call: Call) -> int:
+    """How many copies of all requests to run at once: enough to fill every lane, and beyond that TOGETHER bytes."""
+    requests = call.requests
+    arrays = [*requests.x.values(), *requests.batched.values(), requests.cotangent]
+    filling = -(-call.rows_together // len(call))
+    each = sum(array.nbytes for array in arrays)
+    return filling * max(1, TOGETHER // max(1, filling * each))
+
+
+def times_path(gradient: NDArray[Any], requests: Requests, name: str) -> Array:
+    """`gradient` [R, ...] times x - baseline, in float64."""
+    path = requests.x[name].astype(np.float64)
+    path -= requests.baseline[name]
+    path *= gradient
+    return path
+
+
+def tensor_shape(values: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    """`values` [R], one per request, shaped to broadcast over `like` [R, ...]."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def per_request(arrays: Sequence[NDArray[Any]]) -> Array:
+    """The sum of all elements of each request over arrays [R, ...], float64 [R]."""
+    return np.asarray(
+        sum(array.reshape(len(array), -1).sum(axis=1, dtype=np.float64) for array in arrays)
+    )
