@@ -19,7 +19,9 @@ from igonnx.images import Preprocessing, read_image
 from igonnx.models import digits, efficientnet_lite0
 from igonnx.visual import render
 
-STEPS = {"digits": 20, "photos": 50}
+# Rounding decides which way a ReLU near its kink goes, at single points of the path: at 50 steps the same file differs
+# by 1e-3 to 2e-3 from itself between optimisation levels of one runtime. More points even that out.
+STEPS = {"digits": 20, "photos": 200}
 LARGE = Preprocessing((672, 672))  # at which the page shows photos
 
 
@@ -94,7 +96,9 @@ def sample(page: Path, step: str) -> np.ndarray:
 def test_explanations_are_pythons(name, page, seen, told, about, explainer, preprocessing):
     steps = told["steps"]
     expected_steps = ["first", "another_picture", "another_baseline", "another_class"]
-    assert [step["name"] for step in steps] == (expected_steps if name == "digits" else ["strength"])
+    assert [step["name"] for step in steps] == (
+        expected_steps if name == "digits" else ["strength"]
+    )
     for step in steps:
         x = preprocessing.apply(sample(page, step["name"]))
         shade = 1.0 if step["name"] in ("another_baseline", "another_class") else 0.0

@@ -113,9 +113,7 @@ def _figure(
     kind = cast("Kind", view.value.replace("-", "_"))
     kinds: list[Kind] = ["original_image", kind]
     # Smoothed, as the overview is: single pixels say little.
-    return plot_views(
-        values, image, kinds=kinds, signs=sign or _SIGNS[view], smooth=None, **shared
-    )
+    return plot_views(values, image, kinds=kinds, signs=sign or _SIGNS[view], smooth=None, **shared)
 
 
 def _from_arrays(model: Model, name: str, given: Given, options: ImageOptions) -> Drawable | None:
