@@ -52,12 +52,12 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc examples/cpp -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format -i $$(find csrc examples/cpp -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
 
 docs: $(VENV)/installed
 	$(BIN)/python -m igonnx.autodiff.operator_table docs/operators.md

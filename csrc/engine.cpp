@@ -53,7 +53,7 @@ std::map<std::string, const ArrayView*> arrays_by_input(const Plan& plan) {
 }  // namespace
 
 Session::Session(const SessionConfig& config) try
-    : runtime_(Runtime::for_engine()),
+    : runtime_(config.runtime != nullptr ? *config.runtime : Runtime::for_engine()),
       log_name_(config.log_name),
       session_(create(config)),
       scheduler_(runtime_.api(), session_.get(),
@@ -85,13 +85,13 @@ ort::Session Session::create(const SessionConfig& config) const {
                                  config.model.data(), config.model.size(), options.get());
 }
 
-Session::Port Session::port(std::size_t index, bool is_input) const {
+Port Session::port(std::size_t index, bool is_input) const {
   const ort::Api& api = runtime_.api();
   auto* allocator = ort::get<abi::Allocator*>(api, abi::GetAllocatorWithDefaultOptions);
   char* name =
       is_input ? ort::get<char*>(api, abi::SessionGetInputName, session_.get(), index, allocator)
                : ort::get<char*>(api, abi::SessionGetOutputName, session_.get(), index, allocator);
-  Port result{name, abi::ElementType::undefined};
+  Port result{name, abi::ElementType::undefined, {}};
   api(abi::AllocatorFree, allocator, name);
 
   const ort::TypeInfo type =
@@ -102,6 +102,7 @@ Session::Port Session::port(std::size_t index, bool is_input) const {
       ort::get<const abi::TensorInfo*>(api, abi::CastTypeInfoToTensorInfo, type.get());
   if (tensor != nullptr) {
     result.type = ort::get<abi::ElementType>(api, abi::GetTensorElementType, tensor);
+    result.shape = ort::shape_of(api, tensor);
   }
   return result;
 }
@@ -109,6 +110,24 @@ Session::Port Session::port(std::size_t index, bool is_input) const {
 std::vector<std::string> Session::names(const std::vector<Port>& ports) {
   std::vector<std::string> result;
   for (const Port& port : ports) result.push_back(port.name);
+  return result;
+}
+
+const Port* Session::find_input(const std::string& name) const {
+  const auto found = std::find_if(inputs_.begin(), inputs_.end(),
+                                  [&name](const Port& port) { return port.name == name; });
+  return found == inputs_.end() ? nullptr : &*found;
+}
+
+std::optional<std::string> Session::metadata(const std::string& key) const {
+  const ort::Api& api = runtime_.api();
+  auto* allocator = ort::get<abi::Allocator*>(api, abi::GetAllocatorWithDefaultOptions);
+  const auto all = ort::make<ort::ModelMetadata>(api, abi::SessionGetModelMetadata, session_.get());
+  char* value = ort::get<char*>(api, abi::ModelMetadataLookupCustomMetadataMap, all.get(),
+                                allocator, key.c_str());
+  if (value == nullptr) return std::nullopt;
+  std::string result(value);
+  api(abi::AllocatorFree, allocator, value);
   return result;
 }
 

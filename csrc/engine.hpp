@@ -23,6 +23,7 @@ struct Provider {
 };
 
 struct SessionConfig {
+  const Runtime* runtime = nullptr;                 // null: the one attached first
   std::string_view model;                           // the explanation graph, serialised
   std::optional<std::string> external_data_folder;  // where its external initializers lie
   int threads = 0;                                  // per operator; 0: the runtime's choice
@@ -31,6 +32,13 @@ struct SessionConfig {
   std::size_t queue_limit = 0;      // calls served at a time, others wait in line; 0: no limit
   std::size_t runs_at_once = 1;     // runs of the runtime at the same time
   std::size_t lanes = 1;            // of these, for one call
+};
+
+/// An input or output of a graph, as it is declared.
+struct Port {
+  std::string name;
+  abi::ElementType type;
+  std::vector<std::int64_t> shape;  // -1 where a dimension is symbolic
 };
 
 /// An explanation graph loaded in the attached runtime. Its graph inputs are `x:<name>` and
@@ -45,6 +53,12 @@ class Session {
   std::vector<std::string> input_names() const { return names(inputs_); }
   std::vector<std::string> output_names() const { return names(outputs_); }
 
+  /// The graph input of that name, or null.
+  const Port* find_input(const std::string& name) const;
+
+  /// What the model's metadata has under `key`, or nothing.
+  std::optional<std::string> metadata(const std::string& key) const;
+
   /// Throws InputError unless the plan is sound and its arrays are what the graph takes and gives.
   void check(const Plan& plan) const;
 
@@ -58,11 +72,6 @@ class Session {
   Counts counts() const { return scheduler_.counts(); }
 
  private:
-  struct Port {
-    std::string name;
-    abi::ElementType type;
-  };
-
   static std::vector<std::string> names(const std::vector<Port>& ports);
   ort::Session create(const SessionConfig& config) const;
   Port port(std::size_t index, bool is_input) const;

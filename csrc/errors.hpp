@@ -1,4 +1,5 @@
-// The exceptions of the engine; bindings.cpp turns them into those of igonnx/errors.py.
+// The exceptions of the engine; bindings.cpp turns them into those of igonnx/errors.py, c_api.cpp
+// into codes.
 #pragma once
 
 #include <stdexcept>
@@ -17,6 +18,16 @@ class DeadlineError : public EngineError {
 
 /// A call was cancelled. The message says how far it came.
 class CancelledError : public EngineError {
+  using EngineError::EngineError;
+};
+
+/// The model cannot be read, or is not what it has to be.
+class ModelError : public EngineError {
+  using EngineError::EngineError;
+};
+
+/// A score or gradient on the path is not a finite number. The message says where.
+class NotFiniteError : public EngineError {
   using EngineError::EngineError;
 };
 

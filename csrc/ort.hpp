@@ -91,6 +91,7 @@ using CustomOpDomain = Handle<abi::CustomOpDomain, abi::ReleaseCustomOpDomain>;
 using Env = Handle<abi::Env, abi::ReleaseEnv>;
 using IoBinding = Handle<abi::IoBinding, abi::ReleaseIoBinding>;
 using MemoryInfo = Handle<abi::MemoryInfo, abi::ReleaseMemoryInfo>;
+using ModelMetadata = Handle<abi::ModelMetadata, abi::ReleaseModelMetadata>;
 using RunOptions = Handle<abi::RunOptions, abi::ReleaseRunOptions>;
 using Session = Handle<abi::Session, abi::ReleaseSession>;
 using SessionOptions = Handle<abi::SessionOptions, abi::ReleaseSessionOptions>;

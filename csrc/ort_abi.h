@@ -21,6 +21,7 @@ struct IoBinding;
 struct KernelContext;
 struct KernelInfo;
 struct MemoryInfo;
+struct ModelMetadata;
 struct RunOptions;
 struct Session;
 struct SessionOptions;
@@ -140,6 +141,10 @@ inline constexpr Entry<98, void(TypeInfo*)> ReleaseTypeInfo;
 inline constexpr Entry<99, void(TensorInfo*)> ReleaseTensorTypeAndShapeInfo;
 inline constexpr Entry<100, void(SessionOptions*)> ReleaseSessionOptions;
 inline constexpr Entry<101, void(CustomOpDomain*)> ReleaseCustomOpDomain;
+inline constexpr Entry<111, Status*(const Session*, ModelMetadata** out)> SessionGetModelMetadata;
+inline constexpr Entry<116, Status*(const ModelMetadata*, Allocator*, const char* key, char** out)>
+    ModelMetadataLookupCustomMetadataMap;  // null for a key it does not have
+inline constexpr Entry<118, void(ModelMetadata*)> ReleaseModelMetadata;
 inline constexpr Entry<130, Status*(SessionOptions*, const char* key, const char* value)>
     AddSessionConfigEntry;
 inline constexpr Entry<133, Status*(Session*, const RunOptions*, const IoBinding*)> RunWithBinding;
