@@ -86,22 +86,24 @@ def explainer(name):
     return igonnx.Explainer(model, apply="softmax")
 
 
-def sample(page: Path, step: str) -> np.ndarray:
-    """The picture that is explained in a step of drive_page.mjs."""
-    digit = "digit_0.png" if step == "first" else "digit_3.png"
-    path = page / "samples" / digit
-    return read_image(path if path.exists() else page / "samples" / "chelsea.png")
+# What is explained in each step of drive_page.mjs: a sample, and the shade of the baseline.
+EXPLAINED = {
+    "digits": {
+        "first": ("digit_0", 0.0),
+        "another_picture": ("digit_3", 0.0),
+        "another_baseline": ("digit_3", 1.0),
+        "another_class": ("digit_3", 1.0),
+        "dropped": ("digit_7", 1.0),
+    },
+    "photos": {"strength": ("chelsea", 0.0)},
+}
 
 
 def test_explanations_are_pythons(name, page, seen, told, about, explainer, preprocessing):
-    steps = told["steps"]
-    expected_steps = ["first", "another_picture", "another_baseline", "another_class"]
-    assert [step["name"] for step in steps] == (
-        expected_steps if name == "digits" else ["strength"]
-    )
-    for step in steps:
-        x = preprocessing.apply(sample(page, step["name"]))
-        shade = 1.0 if step["name"] in ("another_baseline", "another_class") else 0.0
+    assert [step["name"] for step in told["steps"]] == list(EXPLAINED[name])
+    for step in told["steps"]:
+        sample, shade = EXPLAINED[name][step["name"]]
+        x = preprocessing.apply(read_image(page / "samples" / f"{sample}.png"))
         target = int(step["target"])
         expected = explainer.integrated_gradients(
             x, baseline=preprocessing.constant(shade), target=target, steps=STEPS[name]
@@ -126,7 +128,8 @@ def test_pictures_are_pythons(name, page, seen, told, preprocessing):
         }
     for picture, (sign, share, opacity, step) in shown.items():
         values = np.load(seen / f"{step}.npy")
-        fitted = (LARGE if name == "photos" else preprocessing).fit(sample(page, step))
+        sample = read_image(page / "samples" / f"{EXPLAINED[name][step][0]}.png")
+        fitted = (LARGE if name == "photos" else preprocessing).fit(sample)
         expected = render(values, fitted, sign=sign, share=share, opacity=opacity)
         drawn = imread(seen / f"{picture}.png")[..., :3]
         assert drawn.shape == expected.shape

@@ -38,6 +38,10 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
         "\nelif 'several' in dir():"
         "\n    assert regions.values.shape == expected.values.shape == several.values.shape"
         "\n    assert smooth.values.min() >= 0 and outlined.shape == (8, 8, 3)"
+        "\nelif 'explained' in dir():"
+        "\n    assert {v.name for v in explained.graph.input} == {'image', 'target', 'baseline', 'explain'}"
+        "\n    outputs = ['attribution_image', 'completeness_delta', 'heatmap_image', 'overlay_image']"
+        "\n    assert [v.name for v in explained.graph.output] == ['logits', *outputs]"
         "\nelse:"
         "\n    assert [v.name for v in model.graph.output] == ['logits', 'grad_image']"
     )

@@ -43,13 +43,13 @@ async function digits(page) {
   await step(page, "another_baseline");
   await page.getByRole("radio", { name: /^8,/ }).check();
   await step(page, "another_class");
-  await page
-    .locator("#file")
-    .setInputFiles({
-      name: "not a picture.png",
-      mimeType: "image/png",
-      buffer: Buffer.from("text"),
-    });
+  await drop(page, "samples/digit_7.png");
+  await step(page, "dropped");
+  await page.locator("#file").setInputFiles({
+    name: "not a picture.png",
+    mimeType: "image/png",
+    buffer: Buffer.from("text"),
+  });
   await page.getByText("That did not work").waitFor();
   report.failure = await page.locator("#completeness").textContent();
 }
@@ -100,6 +100,19 @@ async function step(page, name) {
   });
   await picture(page, name);
   await page.screenshot({ path: join(folder, `${name}_page.png`), fullPage: true });
+}
+
+/** Drop a file that the page's host has. */
+async function drop(page, url) {
+  await page.evaluate(async (url) => {
+    const blob = await (await fetch(url)).blob();
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([blob], "dropped.png", { type: "image/png" }));
+    for (const name of ["dragover", "drop"]) {
+      const event = new DragEvent(name, { dataTransfer, bubbles: true, cancelable: true });
+      document.body.dispatchEvent(event);
+    }
+  }, url);
 }
 
 /** Write down the picture as the page has drawn it. */
