@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.drawing import Drawn
 from igonnx.errors import InputError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Attribution", "Path", "relative_distance", "relative_error"]
 
@@ -35,7 +33,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Drawn):
     """Attributions of N examples.
 
     values: array, or {name: array} when several tensors are explained; shape and layout of the explained tensor;
@@ -105,127 +103,15 @@ class Attribution:
             )
         _write_archive(FilePath(path), arrays)
 
-    def render(
-        self, image: Any, *, index: int = 0, name: str | None = None, **options: Any
-    ) -> NDArray[np.uint8]:
-        """The overlay of example `index` on `image`, uint8 [H, W, 3]; `options` as for `igonnx.visual.render`."""
-        from igonnx.visual import render
-
-        return render(self._example(name, index), np.asarray(image), **options)
-
-    def outline(
-        self, image: Any, *, index: int = 0, name: str | None = None, **options: Any
-    ) -> NDArray[np.uint8]:
-        """Lines around what example `index` singles out, uint8 [H, W, 3]; `options` as for `igonnx.visual.outline`."""
-        from igonnx.visual import outline
-
-        return outline(self._example(name, index), np.asarray(image), **options)
-
-    def plot(
-        self, image: Any, *, index: int = 0, name: str | None = None, **options: Any
-    ) -> Figure:
-        """A figure of example `index`: input, overlay, contributions; `options` as for `igonnx.visual.plot`."""
-        from igonnx.visual import plot
-
-        return plot(self._example(name, index), np.asarray(image), **options)
-
-    def plot_views(
-        self, image: Any = None, *, index: int = 0, name: str | None = None, **options: Any
-    ) -> Figure:
-        """Heat maps and masked images of example `index` side by side; `options` as for `igonnx.visual.plot_views`."""
-        from igonnx.visual import plot_views
-
-        return plot_views(self._example(name, index), image, **options)
-
-    def plot_baseline(
-        self,
-        image: Any,
-        baseline: Any = 0.0,
-        *,
-        index: int = 0,
-        name: str | None = None,
-        **options: Any,
-    ) -> Figure:
-        """Baseline, input, attribution mask and overlay of example `index`, in two rows.
-
-        image and baseline as they are to be shown, not as the model takes them; `options` as for
-        `igonnx.visual.plot_baseline`.
-        """
-        from igonnx.visual import plot_baseline
-
-        return plot_baseline(self._example(name, index), image, baseline, **options)
-
-    def plot_interpolations(
-        self, image: Any, baseline: Any = 0.0, *, index: int = 0, **options: Any
-    ) -> Figure:
-        """The way from baseline to image, with the scores of example `index` where the method followed that path.
-
-        image and baseline as they are to be shown; `options` as for `igonnx.visual.plot_interpolations`.
-        """
-        from igonnx.visual import plot_interpolations
-
-        return plot_interpolations(
-            image, baseline, path=self._path(index) if self.path else None, **options
-        )
-
-    def plot_path(self, index: int = 0, **options: Any) -> Figure:
-        """Score and slope over alpha for example `index`, and where the integrator looked.
-
-        `options` as for `igonnx.visual.plot_path`. Raises `InputError` where the method follows no path.
-        """
-        from igonnx.visual import plot_path
-
-        path = self._path(index)
-        scores = {
-            "score": float(self.scores[index]),
-            "baseline_score": float(self.baseline_scores[index]),
-        }
-        return plot_path(path, **{**scores, **options})
-
-    def plot_features(self, *, index: int = 0, name: str | None = None, **options: Any) -> Figure:
-        """Bars of the strongest contributions to example `index`; `options` as for `igonnx.visual.plot_features`."""
-        from igonnx.visual import plot_features
-
-        return plot_features(self._example(name, index)[None], **options)
-
-    def plot_waterfall(self, *, index: int = 0, name: str | None = None, **options: Any) -> Figure:
-        """From the baseline's score to the score of example `index`, feature by feature.
-
-        `options` as for `igonnx.visual.plot_waterfall`. Where several tensors are explained, what the others contribute
-        is "not accounted for".
-        """
-        from igonnx.visual import plot_waterfall
-
-        values = self._example(name, index)[None]
-        scores = {"score": self.scores[index], "baseline_score": self.baseline_scores[index]}
-        return plot_waterfall(values, **{**scores, **options})
-
-    def plot_time_series(
-        self, series: Any, *, index: int = 0, name: str | None = None, **options: Any
-    ) -> Figure:
-        """Example `index` of a series, coloured by contribution; `options` as for `igonnx.visual.plot_time_series`.
-
-        series: what was explained, of the shape of one example.
-        """
-        from igonnx.visual import plot_time_series
-
-        return plot_time_series(self._example(name, index), series, **options)
-
-    def text_html(
-        self, tokens: Sequence[str], *, index: int = 0, name: str | None = None, **options: Any
-    ) -> str:
-        """The tokens of example `index`, tinted by contribution; `options` as for `igonnx.visual.text_html`."""
-        from igonnx.visual import text_html
-
-        return text_html(tokens, self._example(name, index), **options)
-
-    def text_terminal(
-        self, tokens: Sequence[str], *, index: int = 0, name: str | None = None, **options: Any
-    ) -> str:
-        """The same for a terminal; `options` as for `igonnx.visual.text_terminal`."""
-        from igonnx.visual import text_terminal
-
-        return text_terminal(tokens, self._example(name, index), **options)
+    def of(self, name: str | None = None) -> NDArray[Any]:
+        """The values of one explained tensor; the name may be left out when there is one. Raises `InputError`."""
+        if not isinstance(self.values, Mapping):
+            return self.values
+        if name is None or name not in self.values:
+            raise InputError(
+                f"name is {name!r}; expected one of {', '.join(map(repr, self.values))}"
+            )
+        return self.values[name]
 
     def __repr__(self) -> str:
         """One line, of any number of values."""
@@ -250,29 +136,6 @@ class Attribution:
         from igonnx.visual.notebook import attribution_png
 
         return attribution_png(self)
-
-    def _path(self, index: int) -> Path:
-        if not self.path:
-            raise InputError(f"there is no path to draw: {self.method} does not follow one")
-        if not -len(self.path) <= index < len(self.path):
-            raise InputError(f"index is {index}; expected 0 to {len(self.path) - 1}")
-        return self.path[index]
-
-    def _example(self, name: str | None, index: int) -> NDArray[Any]:
-        values = self.of(name)
-        if not -len(values) <= index < len(values):
-            raise InputError(f"index is {index}; expected 0 to {len(values) - 1}")
-        return np.asarray(values[index])
-
-    def of(self, name: str | None = None) -> NDArray[Any]:
-        """The values of one explained tensor; the name may be left out when there is one. Raises `InputError`."""
-        if not isinstance(self.values, Mapping):
-            return self.values
-        if name is None or name not in self.values:
-            raise InputError(
-                f"name is {name!r}; expected one of {', '.join(map(repr, self.values))}"
-            )
-        return self.values[name]
 
 
 def relative_error(

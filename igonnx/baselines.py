@@ -28,9 +28,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from igonnx.channels import channel_axis
 from igonnx.errors import InputError
 from igonnx.inputs import Baseline, checked_baseline
-from igonnx.visual.heatmap import channel_axis
 
 __all__ = [
     "NAMED",

@@ -49,6 +49,8 @@ def settle_batching(model: Model, output: str, wrt: Sequence[str]) -> Batching:
     require_first_axis(model, output, batched)
     declared = fixed_batch(model, batched)
     apart = not rows_share_a_branch(model, batched)
+    if declared is None:
+        apart = apart and may_count_together(model, batched, output)
     free = model if declared is None else freed_by_shapes(model, batched, output)
     if free is not None:
         axis = _batch_axis(free, output, batched)
@@ -76,9 +78,9 @@ def _batched_inputs(model: Model, wrt: Sequence[str], output: str) -> tuple[str,
     alike = {name for name, shape in declared.items() if shape[0] == first and first is not None}
     certain = tuple(name for name in declared if name in explained or name in alike)
     everything = tuple(name for name in declared if name in certain or name in symbolic)
-    if isinstance(first, int) or not may_count_together(model, everything, output):
+    if isinstance(first, int) or everything == certain:
         return certain
-    return everything
+    return everything if may_count_together(model, everything, output) else certain
 
 
 def _counts(axis: int | str | None, inner: set[str]) -> bool:

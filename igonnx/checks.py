@@ -1,18 +1,34 @@
-"""Checks of arguments that many functions take."""
+"""Checks of arguments that many functions take, each with a message that names it."""
 
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import TypeGuard
+from typing import Any, TypeGuard, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from igonnx.errors import InputError
 
-__all__ = ["is_whole", "require_number", "require_whole"]
+__all__ = [
+    "as_finite",
+    "is_number",
+    "is_whole",
+    "require_choice",
+    "require_number",
+    "require_numbers",
+    "require_whole",
+]
 
 
 def is_whole(number: object) -> TypeGuard[int]:
     """Whether `number` is a whole number, NumPy's included: no bool, and no float whatever its value."""
     return isinstance(number, Integral) and not isinstance(number, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a real number, NumPy's included, so that it may be compared; NaN is one."""
+    return isinstance(value, Real)
 
 
 def require_whole(
@@ -46,3 +62,36 @@ def require_number(
                 f"above {least:g} and at most {most:g}" if above else f"from {least:g} to {most:g}"
             )
         raise InputError(f"{name} is {number!r}; expected a number {start}")
+
+
+def require_choice(name: str, given: object, choices: Any) -> None:
+    """Raise `InputError` unless the argument `name` is one of `choices`, a `Literal` of strings.
+
+    The message reads "layout is 'CHW'; expected 'NCHW' or 'NHWC'".
+    """
+    known = get_args(choices)
+    if given not in known:
+        several = len(known) > 2
+        expected = "one of " * several + (", " if several else " or ").join(map(repr, known))
+        raise InputError(f"{name} is {given!r}; expected {expected}")
+
+
+def require_numbers(array: NDArray[Any], what: str) -> None:
+    """Raise `InputError` unless an array is of booleans, integers or floats; `what` names it."""
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{what} has dtype {array.dtype}, expected numbers")
+
+
+def as_finite(values: Any, what: str = "the attribution") -> NDArray[np.float64]:
+    """Bring numbers of any real dtype to float64, same shape; `what` names them in errors.
+
+    Raises `InputError` for anything but booleans, integers and floats, and for NaN and infinity.
+    """
+    array = np.asarray(values)
+    require_numbers(array, what)
+    array = array.astype(np.float64)
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = array.size - int(finite.sum())
+        raise InputError(f"{bad} of {array.size} values of {what} are NaN or infinite")
+    return array

@@ -25,7 +25,7 @@ from igonnx.graph.builder import rank
 from igonnx.inputs import Arrays, BatchedInputs, batched_inputs, checked_inputs
 from igonnx.methods import blur_ig, distributions, gradients, guided_ig, idgi, straight_path, xrai
 from igonnx.methods.binding import as_method
-from igonnx.methods.call import Call, Core, Progress
+from igonnx.methods.call import Call, Core, Progress, require_progress
 from igonnx.methods.ensemble import run_ensemble
 from igonnx.methods.exact_sum import made_exact
 from igonnx.methods.noise import noise_of
@@ -191,6 +191,7 @@ class Explainer:
         """
         require_whole("seed", seed, 0)
         tunnel = noise_of(noise, noise_samples, noise_std, self.wrt)
+        require_progress(progress)
         control = call_control(timeout, cancel)
         arrays = checked_inputs(self.model, inputs, self.wrt)
         prepared = self._prepare(arrays)

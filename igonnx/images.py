@@ -10,17 +10,18 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout
+from igonnx.checks import require_choice
 from igonnx.errors import InputError
 
 __all__ = ["PRESETS", "ImageShape", "Layout", "Preprocessing", "image_shape", "read_image"]
 
 Image = NDArray[np.float32]
-Layout = Literal["NCHW", "NHWC"]
 Shape = Sequence[int | str | None]
 
 DEFAULT_SIZE = 224  # of models that take any: what most classifiers were trained on
@@ -59,8 +60,8 @@ def image_shape(shape: Shape, *, name: str = "the input", layout: str | None = N
     given, an axis of unknown size there counts as 3 channels. Raises `InputError`, naming the
     input, if it takes no images of one or three channels.
     """
-    if layout is not None and layout not in get_args(Layout):
-        raise InputError(f"layout is {layout!r}, expected 'NCHW' or 'NHWC'")
+    if layout is not None:
+        require_choice("layout", layout, Layout)
     given = f"input '{name}' has shape {format_shape(shape)}"
     if len(shape) != 4:
         raise InputError(f"{given}: an image needs four axes, NCHW or NHWC")

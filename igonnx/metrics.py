@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from igonnx.attribution import Attribution
 from igonnx.autodiff.propagation import GRADIENT
 from igonnx.baselines import OneBaseline
-from igonnx.checks import require_whole
+from igonnx.channels import channel_axis as find_channel_axis
+from igonnx.checks import as_finite, is_whole, require_whole
 from igonnx.engine.control import Cancel, call_control
 from igonnx.errors import InputError
 from igonnx.explainer import Explainer
 from igonnx.inputs import Arrays, checked_inputs
-from igonnx.methods.call import Array, Progress, Scores
+from igonnx.methods.call import Array, Progress, Scores, require_progress
 from igonnx.preparation import Prepared
 from igonnx.requests import Examples
 from igonnx.row_gradient import Apply, normalised_apply
 from igonnx.targets import Target, TargetIndex
-from igonnx.visual.channels import as_finite
-from igonnx.visual.channels import channel_axis as find_channel_axis
 
 __all__ = ["PROBABILITY", "InsertionDeletion", "completeness", "insertion_deletion"]
 
@@ -128,6 +127,7 @@ def insertion_deletion(
     require_whole("steps", steps, 1)
     require_whole("patch", patch, 1)
     require_whole("seed", seed, 0)
+    require_progress(progress)
     if isinstance(baseline, list):
         raise InputError("baseline is a list; insertion and deletion need one baseline")
     arrays = checked_inputs(explainer.model, inputs, explainer.wrt)
@@ -267,9 +267,9 @@ def _heat(values: Array, x: NDArray[Any], name: str, channel_axis: int | None) -
         axis = None  # every column is a feature of its own
     elif axis is None:
         axis = 1 + find_channel_axis(x.shape[1:]) if x.ndim == 4 else 1
-    elif not -x.ndim < axis < x.ndim or axis == 0:
+    elif not is_whole(axis) or not -x.ndim < axis < x.ndim or axis == 0:
         raise InputError(
-            f"channel_axis is {axis}; expected an axis of {list(x.shape)} behind the first"
+            f"channel_axis is {axis!r}; expected an axis of {list(x.shape)} behind the first"
         )
     if values.shape == x.shape:
         return values if axis is None else values.sum(axis=axis, keepdims=True)

@@ -95,7 +95,8 @@ def may_count_together(model: Model, batched: Sequence[str], output: str) -> boo
     """Whether the first axes of the inputs `batched` may be one and the same, the examples', as far as shapes tell.
 
     Nothing is run: with one symbol for all of them, no tensor computed from their contents on the way to `output` may
-    have that symbol twice, as a product of examples with a table has, nor be without it and of known size.
+    have that symbol twice, as a product of examples with a table has, nor be of known size in all axes, as a sum or a
+    scale over all examples is.
     """
     candidate = model.with_graph(model.clone())
     graph = candidate.ir.graph
@@ -113,10 +114,10 @@ def may_count_together(model: Model, batched: Sequence[str], output: str) -> boo
             continue
         known.update(node.outputs)
         for value in node.outputs:
-            axes = [] if value.shape is None else list(dims(value))
-            if axes.count(_TOGETHER) > 1:
-                return False
-            if axes and _TOGETHER not in axes and None not in axes:
+            if value.shape is None:
+                continue
+            axes = dims(value)
+            if axes.count(_TOGETHER) > 1 or all(isinstance(axis, int) for axis in axes):
                 return False
     return True
 

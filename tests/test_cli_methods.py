@@ -120,6 +120,18 @@ def test_seeds_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--method", "xrai", "--samples", "4"], "--samples is not for --method xrai"),
         (["--method", "gradient-shap", "--noise", "vargrad"], "--noise is not for --method"),
         (["--baseline", "grey"], "baseline 'grey' of 'image' is no number, none of black, white"),
+        (["--baseline", ""], "--baseline is '', expected a number"),
+        (["--baseline", "image="], "--baseline is 'image=', expected a number"),
+        (["--noise-samples", "2"], "--noise-samples changes nothing without --noise"),
+        (["--method", "xrai", "--noise-std", "1"], "--noise-std changes nothing without --noise"),
+        (["--max-steps", "20"], "--max-steps changes nothing without --tolerance"),
+        (["--tolerance", "0.1", "--steps", "9"], "--steps changes nothing with --tolerance"),
+        (["--noise", "grey"], "invalid value for '--noise': 'grey' is not one of 'smoothgrad'"),
+        (
+            ["--view", "masked-image", "--sign", "all", "-o", "p.png"],
+            "--sign is 'all', but --view masked-image shows strengths without a sign",
+        ),
+        (["--view", "path", "--sign", "all", "-o", "p.png"], "--sign is not for --view path"),
         (["--view", "path", "--method", "saliency", "-o", "p.png"], "there is no path to draw"),
     ],
 )

@@ -21,6 +21,7 @@ PACKAGE = Path(igonnx.__file__).parent
 FLOORS = [
     ["errors", "_core", "acceptance", "discovery", "user_cache"],
     ["checks"],
+    ["channels"],
     ["graph", "maps", "native_lowering.filters"],
     ["working_memory"],
     ["autodiff.sequences", "autodiff.broadcasting", "upgrade", "narrowing", "recognition"],
@@ -45,7 +46,8 @@ FLOORS = [
     ["rebatching"],
     ["batching"],
     ["quadrature", "inputs", "targets", "images", "visual"],
-    ["attribution", "baselines"],
+    ["drawing", "baselines"],
+    ["attribution"],
     ["methods"],
     ["preparation"],
     ["requests"],

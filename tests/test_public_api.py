@@ -53,8 +53,8 @@ def test_every_public_thing_says_what_it_is() -> None:
         if name != "__version__":
             assert inspect.getdoc(getattr(igonnx, name)), name
     for owner in (igonnx.Explainer, igonnx.Attribution):
-        for name, member in vars(owner).items():
-            if not name.startswith("_") and callable(member):
+        for name, member in inspect.getmembers(owner, callable):
+            if not name.startswith("_"):
                 assert inspect.getdoc(member), name
 
 

@@ -65,9 +65,15 @@ def augment(
     the input, which is zero where the steps were enough; with a heat map `heatmap_<tensor>` and `overlay_<tensor>`
     of every picture explained.
 
+    Runtimes need the operators of ONNX that the model itself uses, their gradients', and Loop. To the last bit
+    predictions are the same where inputs are explained; where a tensor inside the model is, the runtime may have to do
+    without a fusion across it. OpenVINO (2026.4) reads such files too, with the
+    defaults of optional inputs for good. Outputs that are maps become tensors, as for `igonnx.Explainer`.
+
     The path is walked by a Loop over chunks of its points, so that memory does not grow with `steps`; where one chunk
     is enough there is no Loop. Weights are stored once. External data stays in the model's files: save the result
-    beside them. Where the file fixes the batch size and cannot be freed from it, points are run one at a time.
+    beside them. Points are run one at a time, for the whole batch, where the file fixes the batch size and shapes do
+    not show that it may be another, and where the examples of a batch influence each other.
 
     Args:
         model: path, bytes or `onnx.ModelProto`.

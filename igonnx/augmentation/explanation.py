@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -78,7 +79,7 @@ def with_explanation(model: Model, plan: Plan, rows: RowGradient) -> ir.Model:
     op = GraphBuilder(model.ir, scope=SCOPE)
     examples = dims(model.find_tensor(plan.wrt[0]))[0]
     if face.explain is None:
-        results = _explanation(op, plan, rows, model, face)
+        results = _explanation(op, plan, rows, model, face, _read(plan, model))
     else:
         results = _when_asked(op, face.explain, plan, rows, model, face)
         examples = "explained_examples"
@@ -108,8 +109,9 @@ def _when_asked(
     face: Interface,
 ) -> list[Result]:
     """The explanation in a branch of its own, beside one that gives the same outputs for no examples."""
+    read = {name: _not_put_out(op, value) for name, value in _read(plan, model).items()}
     asked, not_asked = op.nested("explained"), op.nested("not_explained")
-    results = _explanation(asked, plan, rows, model, face)
+    results = _explanation(asked, plan, rows, model, face, read)
     for result in results:
         asked.put_out(result.value, shape=result.declared(None))
         not_asked.put_out(result.of_no_examples(not_asked), shape=result.declared(0))
@@ -125,14 +127,33 @@ def _when_asked(
     return [replace(result, value=value) for value, result in zip(chosen, results, strict=True)]
 
 
+def _read(plan: Plan, model: Model) -> dict[str, ir.Value]:
+    """What the explanation reads of the model: its output, and the explained tensors."""
+    return {name: model.find_tensor(name) for name in (plan.output, *plan.wrt)}
+
+
+def _not_put_out(op: GraphBuilder, value: ir.Value) -> ir.Value:
+    """`value`, or a copy where it is an output of the model: OpenVINO cannot have a branch read one."""
+    if not value.is_graph_output():
+        return value
+    copy = cast("ir.Value", op.Identity(value))
+    copy.shape, copy.type = value.shape, value.type
+    return copy
+
+
 def _explanation(
-    op: GraphBuilder, plan: Plan, rows: RowGradient, model: Model, face: Interface
+    op: GraphBuilder,
+    plan: Plan,
+    rows: RowGradient,
+    model: Model,
+    face: Interface,
+    read: Mapping[str, ir.Value],
 ) -> list[Result]:
-    """Emit the explanation into the graph of `op`."""
+    """Emit the explanation into the graph of `op`; `read` holds the model's tensors that it needs, by name."""
     dtype = ir.DataType.from_numpy(rows.dtype)
     picked = pick(
         op,
-        model.find_output(plan.output),
+        read[plan.output],
         face.target,
         apply=plan.apply,
         batch_axis=plan.batching.batch_axis,
@@ -141,7 +162,7 @@ def _explanation(
     fixed = {v.name: v for v in model.input_values if v.name in rows.fixed}
     batched = {name: value for name, value in fixed.items() if name in plan.batching.batched}
     shared = {name: value for name, value in fixed.items() if name not in batched}
-    tensors = [model.find_tensor(name) for name in plan.wrt]
+    tensors = [read[name] for name in plan.wrt]
     x = [op.cast(tensor, dtype) for tensor in tensors]
     ends = Ends(x, face.baselines, {**batched, "cotangent": picked.cotangent}, shared)
     walked = walk(op, rows, ends, plan.points, plan.noise)

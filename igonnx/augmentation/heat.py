@@ -17,10 +17,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from igonnx.augmentation.interface import Result
+from igonnx.channels import channel_axis
 from igonnx.errors import InputError
 from igonnx.graph.builder import Dim, GraphBuilder, dims
 from igonnx.model import Model
-from igonnx.visual.channels import channel_axis
 from igonnx.visual.colours import GLOW, ramp
 
 __all__ = ["HEATMAPS", "Picture", "draw", "pictures_of"]

@@ -64,6 +64,7 @@ def _run(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         command = "igonnx" if context is None else context.command_path
         message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        message = message.replace(": Value error, ", ": ")  # typer's way of saying that it is one
         _fail(f"{message[:1].lower()}{message[1:]}; see {command} --help")
     return code if isinstance(code, int) else 0
 

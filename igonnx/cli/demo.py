@@ -13,7 +13,7 @@ from igonnx.cli.drawing import Drawable, draw
 from igonnx.cli.outputs import Outputs
 from igonnx.cli.report import probabilities, rows_of, table_of
 from igonnx.images import PRESETS, Image, Preprocessing
-from igonnx.visual.figure import require_matplotlib
+from igonnx.visual.page import require_matplotlib
 
 __all__ = ["run"]
 

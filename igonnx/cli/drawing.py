@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from igonnx import Attribution
     from igonnx.visual.views import Kind
 
-__all__ = ["Drawable", "draw", "find_drawable"]
+__all__ = ["Drawable", "draw", "find_drawable", "require_view"]
 
 INPUT, SINGLED_OUT = "input, as the model sees it", "what the method singles out"
 
@@ -45,6 +45,19 @@ class Drawable:
     name: str
     layout: Layout
     images: Sequence[NDArray[Any]]
+
+
+def require_view(view: View, sign: Sign | None) -> None:
+    """Raise `InputError` for a sign that the view cannot show, before anything is computed."""
+    if sign is None:
+        return
+    if view is View.path:
+        raise InputError("--sign is not for --view path, which shows all contributions together")
+    if sign == "all" and _SIGNS.get(view) == "positive":
+        raise InputError(
+            f"--sign is 'all', but --view {view.value} shows strengths without a sign; expected positive, negative or "
+            "absolute"
+        )
 
 
 def find_drawable(

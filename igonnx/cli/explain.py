@@ -12,7 +12,7 @@ from rich.console import Console
 
 from igonnx.cli.choices import View
 from igonnx.cli.console import note, plain_warnings, progress, results, warn
-from igonnx.cli.drawing import draw, find_drawable
+from igonnx.cli.drawing import draw, find_drawable, require_view
 from igonnx.cli.features import feature_table
 from igonnx.cli.inputs import Given, ImageOptions, read_baseline, read_inputs
 from igonnx.cli.labels import parse_target, read_labels
@@ -64,6 +64,7 @@ def run(request: Request) -> None:
     from igonnx import Explainer
 
     options = chosen_options(request.method, request.options)
+    require_view(request.view, request.sign)
     labels = read_labels(request.labels)
     model = Model.load(request.model)
     explainer = Explainer(
@@ -196,6 +197,10 @@ def _baselines(request: Request, explained: Sequence[str], given: Given) -> Any:
     common: list[str] = []
     for text in request.baselines:
         name, equals, value = text.partition("=")
+        if not text or (equals and not value):
+            raise InputError(
+                f"--baseline is '{text}', expected a number, a name such as 'black', or a file"
+            )
         if equals and name in explained:
             asked[name].append(value)
         elif equals and not Path(text).exists():

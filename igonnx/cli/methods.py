@@ -37,19 +37,38 @@ def function_name(method: Method) -> str:
 def chosen_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given (those that are not None), checked to be such as the method `name` takes.
 
-    Raises `InputError` naming the first that it does not take.
+    Raises `InputError` naming the first that it does not take, or that changes nothing beside the others.
     """
     from igonnx import Explainer
 
-    taken = set(inspect.signature(getattr(Explainer, name)).parameters)
+    taken = dict(inspect.signature(getattr(Explainer, name)).parameters)
     if name == "xrai":  # hands the rest on to the method whose attributions it gathers
-        taken |= set(inspect.signature(Explainer.integrated_gradients).parameters)
+        taken |= inspect.signature(Explainer.integrated_gradients).parameters
     chosen = {option: value for option, value in given.items() if value is not None}
     for option in chosen:
         if option not in taken:
-            flags = [f"--{one}".replace("_", "-") for one in given if one in taken]
+            flags = [_flag(one) for one in given if one in taken]
             raise InputError(
-                f"--{option.replace('_', '-')} is not for --method {name.replace('_', '-')}, which takes "
+                f"{_flag(option)} is not for --method {name.replace('_', '-')}, which takes "
                 + ", ".join(flags)
             )
+    _require_use(chosen, noisy="noise" not in taken or taken["noise"].default is not None)
     return chosen
+
+
+def _require_use(chosen: Mapping[str, Any], *, noisy: bool) -> None:
+    """Raise `InputError` for options that would change nothing; `noisy`: there is noise without --noise, too."""
+    without = [("max_steps", "tolerance")]
+    without += [] if noisy else [("noise_samples", "noise"), ("noise_std", "noise")]
+    for option, needed in without:
+        if option in chosen and needed not in chosen:
+            raise InputError(f"{_flag(option)} changes nothing without {_flag(needed)}")
+    for option in ("steps", "rule"):
+        if option in chosen and "tolerance" in chosen:
+            raise InputError(
+                f"{_flag(option)} changes nothing with --tolerance, which chooses the points itself"
+            )
+
+
+def _flag(option: str) -> str:
+    return f"--{option}".replace("_", "-")

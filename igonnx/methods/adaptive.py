@@ -19,7 +19,7 @@ from igonnx.attribution import Path
 from igonnx.checks import require_whole
 from igonnx.engine.plan import Requests, RowPlan
 from igonnx.errors import InputError, ToleranceWarning, warn_caller
-from igonnx.methods.call import Call, MethodResult, Progress, picked, run_rows
+from igonnx.methods.call import Call, MethodResult, Progress, call_for, run_rows
 from igonnx.methods.kept_gradients import KeptGradients, Node, gradients_that_fit
 from igonnx.methods.mesh import Array, Errors, Mesh
 from igonnx.methods.refinement import divisions
@@ -159,15 +159,10 @@ class _Meshes:
             chunk = nodes[start : start + together]
             examples = np.array([index for index, _ in chunk])
             alpha = np.array([alpha for _, alpha in chunk])
-            rows = picked(call.requests, examples)
+            of_chunk = call_for(call, examples)
+            rows = of_chunk.requests
             plan = RowPlan(np.arange(len(chunk)), alpha, np.ones(len(chunk)))
-            result = run_rows(
-                call.engine,
-                rows,
-                plan,
-                batch_size=call.batch_size,
-                examples=call.examples_of(examples),
-            )
+            result = run_rows(of_chunk, plan)
             parts = [_contribution(result.weighted_gradient[name], rows, name) for name in rows.x]
             for row, node in enumerate(chunk):
                 # A copy of its own: a view would hold on to the whole chunk.

@@ -29,7 +29,8 @@ from igonnx.methods.call import (
     gradients_at,
     picked,
 )
-from igonnx.methods.line_integral import LineIntegral, joined, request_groups
+from igonnx.methods.line_integral import LineIntegral, request_groups
+from igonnx.methods.results import joined
 from igonnx.targets import Target
 
 __all__ = ["blur_ig", "gaussian_blur"]
@@ -37,6 +38,8 @@ __all__ = ["blur_ig", "gaussian_blur"]
 _REACH = (
     4.0  # standard deviations, where scipy.ndimage and the library `saliency` cut the Gaussian off
 )
+
+_WIDEST = 1e5  # pixels: of anything smaller this leaves the mean, and the filter's taps still fit in memory
 
 # Up to here an axis is blurred by a matrix product, many times faster than tap by tap; the matrix has this squared.
 _LONGEST_MATRIX = 2048
@@ -88,7 +91,7 @@ def blur_ig(
     if baseline is not None:
         warn_caller("blur_ig makes no use of a baseline: its path starts at the blurred input")
     require_whole("steps", steps, 1)
-    require_number("max_sigma", max_sigma, 0, above=True)
+    require_number("max_sigma", max_sigma, 0, _WIDEST, above=True)
     if grad_step is not None:
         require_number("grad_step", grad_step, 0, above=True)
     even = np.arange(steps, -1, -1) / steps

@@ -7,7 +7,7 @@ caller's arrays to the requests, noise, several baselines, and from the result t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, TypedDict
 
@@ -18,7 +18,7 @@ from igonnx.attribution import Attribution, Path
 from igonnx.baselines import Baselines, baselines_of
 from igonnx.engine.control import Cancel
 from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
-from igonnx.errors import EngineError
+from igonnx.errors import EngineError, InputError
 from igonnx.inputs import Arrays
 from igonnx.targets import Target
 
@@ -32,11 +32,15 @@ __all__ = [
     "PointGradients",
     "Progress",
     "Running",
+    "Tensors",
+    "call_for",
+    "copied",
     "copies_together",
     "finite_scores",
     "gradients_at",
     "per_request",
     "picked",
+    "require_progress",
     "run_rows",
     "scores_at",
     "tensor_shape",
@@ -47,8 +51,9 @@ TOGETHER = 8 << 20  # bytes of the arrays of copies of requests that are run at 
 
 Progress: TypeAlias = "Callable[[int, int], None] | None"
 Array: TypeAlias = "NDArray[np.float64]"
+Tensors: TypeAlias = "Mapping[str, NDArray[Any]]"  # by name
 # Scores [B] at points {name: [B, ...]} of the requests [B].
-Scores: TypeAlias = "Callable[[NDArray[np.int64], Mapping[str, NDArray[Any]]], Array]"
+Scores: TypeAlias = "Callable[[NDArray[np.int64], Tensors], Array]"
 
 
 class Running(TypedDict, total=False):
@@ -62,6 +67,12 @@ class Running(TypedDict, total=False):
     progress: Progress
     timeout: float | None
     cancel: Cancel
+
+
+def require_progress(progress: object) -> None:
+    """Raise `InputError` for a `progress` that cannot be called."""
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress is {progress!r}; expected a function of two numbers, or None")
 
 
 class Options(Running, total=False):
@@ -181,23 +192,14 @@ class Explaining(Protocol):
         ...  # pragma: no cover
 
 
-def run_rows(
-    engine: Engine,
-    requests: Requests,
-    plan: RowPlan,
-    *,
-    batch_size: int,
-    progress: Progress = None,
-    examples: NDArray[np.int64] | None = None,
-) -> RowResult:
-    """Run a plan and refuse gradients that are not finite: `EngineError` names the first such request and alpha.
-
-    `examples` are the numbers by which the requests are known to the caller, where those are not 0, 1, 2.
+def run_rows(call: Call, plan: RowPlan) -> RowResult:
+    """Run a plan and refuse gradients that are not finite: `EngineError` names the first such example and alpha.
 
     A row of no weight is there for its score; where only its gradient is not finite (a norm at zero, at the baseline),
     the sums are formed again without it.
     """
-    result = engine.run(requests, plan, batch_size=batch_size, progress=progress)
+    run, requests, size = call.engine.run, call.requests, call.batch_size
+    result = run(requests, plan, batch_size=size, progress=call.progress)
     usable = np.isfinite(result.slope) & np.isfinite(result.score)
     if usable.all():
         return result
@@ -205,14 +207,14 @@ def run_rows(
     bad = np.flatnonzero(~usable & needed)
     if bad.size:
         first = int(bad[0])
-        example = plan.row[first] if examples is None else examples[plan.row[first]]
+        example = call.examples_of(plan.row[first : first + 1])[0]
         what = "the gradient" if np.isfinite(result.score[first]) else "the score"
         raise EngineError(
             f"{what} is not finite at alpha = {plan.alpha[first]:.6g} on the path of example {example} "
             f"({bad.size} of {len(plan.row)} points): try another baseline, or wrt= a tensor behind the singularity"
         )
     kept = RowPlan(plan.row[usable], plan.alpha[usable], plan.weight[usable])
-    again = engine.run(requests, kept, batch_size=batch_size)
+    again = run(requests, kept, batch_size=size)
     return replace(result, weighted_gradient=again.weighted_gradient)
 
 
@@ -283,17 +285,60 @@ def gradients_at(
 
 def picked(requests: Requests, examples: NDArray[np.int64]) -> Requests:
     """The requests `examples` [B], in that order and as often: a request of its own for each."""
-
-    def rows(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return {name: array[examples] for name, array in arrays.items()}
-
     return replace(
         requests,
-        x=rows(requests.x),
-        baseline=rows(requests.baseline),
-        batched=rows(requests.batched),
+        x=_rows(requests.x, examples),
+        baseline=_rows(requests.baseline, examples),
+        batched=_rows(requests.batched, examples),
         cotangent=requests.cotangent[examples],
     )
+
+
+def call_for(call: Call, examples: NDArray[np.int64]) -> Call:
+    """The call for its requests `examples` [B] alone, without progress: the caller knows the whole."""
+    return _renumbered(call, examples, picked(call.requests, examples))
+
+
+def copied(call: Call, ends: Sequence[tuple[Tensors, Tensors]]) -> Call:
+    """The call for copies of all requests, one behind the other: [copies * R, ...], without progress.
+
+    `ends` are the x and the baseline, {name: [R, ...]}, of each copy.
+    """
+    given = call.requests
+    every = np.tile(np.arange(len(call)), len(ends))
+
+    def joined(parts: Iterable[Tensors], name: str) -> NDArray[Any]:
+        # Broadcast arrays leave their odd strides behind.
+        return np.ascontiguousarray(np.concatenate([part[name] for part in parts]))
+
+    requests = replace(
+        given,
+        x={name: joined((x for x, _ in ends), name) for name in given.x},
+        baseline={name: joined((baseline for _, baseline in ends), name) for name in given.x},
+        batched=_rows(given.batched, every),
+        cotangent=given.cotangent[every],
+    )
+    return _renumbered(call, every, requests)
+
+
+def _renumbered(call: Call, numbers: NDArray[np.int64], requests: Requests) -> Call:
+    """The call for `requests` [B], each made of that request of the call which `numbers` [B] tells."""
+    forward = call.forward
+    return replace(
+        call,
+        requests=requests,
+        forward=None
+        if forward is None
+        else lambda examples, points: forward(numbers[examples], points),
+        scores=None,
+        progress=None,
+        known_baselines=None,
+        examples=call.examples_of(numbers),
+    )
+
+
+def _rows(arrays: Tensors, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    return {name: array[rows] for name, array in arrays.items()}
 
 
 def copies_together(call: Call) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from igonnx.attribution import Attribution
 from igonnx.baselines import Baselines
 from igonnx.checks import require_whole
-from igonnx.engine.plan import Requests, RowPlan
+from igonnx.engine.plan import RowPlan
 from igonnx.errors import InputError
 from igonnx.inputs import Arrays, checked_baseline
 from igonnx.methods.call import (
@@ -27,12 +27,14 @@ from igonnx.methods.call import (
     MethodResult,
     Progress,
     Running,
+    Tensors,
+    copied,
     copies_together,
     run_rows,
     scores_at,
     times_path,
 )
-from igonnx.methods.noise import noisy, require_std
+from igonnx.methods.noise import noisy, require_std, width_like
 from igonnx.targets import Target
 
 __all__ = ["expected_gradients", "gradient_shap"]
@@ -54,7 +56,8 @@ def expected_gradients(
         inputs, target: as for `integrated_gradients`.
         baseline: the distribution: an array [K, ...] of K examples (or {name: such an array} with one K for all), drawn
             from alike for every input; or a list of baselines as `integrated_gradients` takes them. A single baseline,
-            such as the default zeros, gives IG by Monte Carlo.
+            such as the default zeros, gives IG by Monte Carlo. Where an inner tensor is explained, examples of a model
+            input are a list, such as [{"ids": row} for row in rows]; {"ids": array} is what it is for IG.
         seed: of the draws, which are the same for every input.
         samples: gradients per input. Each alpha is drawn from a stratum of its own, which leaves less variance than
             independent draws; a baseline is drawn as often as any other, give or take one.
@@ -158,7 +161,7 @@ class _Distribution:
         else:
             self._common, self.size = arrays, len(next(iter(arrays.values())))
 
-    def __getitem__(self, index: int) -> Mapping[str, NDArray[Any]]:
+    def __getitem__(self, index: int) -> Tensors:
         """Baseline `index` for every request, {name: [R, ...]}."""
         if self._common is None:
             return self._several[index]
@@ -168,9 +171,7 @@ class _Distribution:
         }
 
 
-def _common_examples(
-    given: Baselines, x: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]] | None:
+def _common_examples(given: Baselines, x: Tensors) -> dict[str, NDArray[Any]] | None:
     """The examples [K, ...] by tensor, where `given` is such a set; None where it is something else.
 
     Beside a set, a number (or None, for 0) fills as many examples of another tensor.
@@ -258,26 +259,25 @@ def _expected(
         paths = [_Path(int(k), np.sort(alpha[number == k])) for k in np.unique(number)]
     else:
         paths = [_Path(int(k), alpha[i : i + 1]) for i, k in enumerate(number)]
-        widths = {
-            name: np.asarray(std.get(name, 0), array.dtype) for name, array in given_x.items()
-        }
+        widths = {name: width_like(std.get(name, 0), array) for name, array in given_x.items()}
     count, samples = len(call), len(alpha)
     total = {name: np.zeros(array.shape) for name, array in given_x.items()}
     done, size = 0, copies_together(call)
     for start in range(0, len(paths), size):
         group = paths[start : start + size]
-        x, baseline = _ends(given_x, group, baselines, widths, random)
-        requests, plan = _joined(call.requests, x, baseline, [path.alpha for path in group])
-        result = run_rows(
-            call.engine,
-            requests,
-            plan,
-            batch_size=call.batch_size,
-            progress=_offset(call.progress, done, count * samples),
-            examples=np.tile(call.examples_of(np.arange(count)), len(group)),
-        )
+        ends = [
+            (
+                given_x if widths is None else noisy(given_x, widths, random),
+                baselines[path.baseline],
+            )
+            for path in group
+        ]
+        progress = _offset(call.progress, done, count * samples)
+        copies = replace(copied(call, ends), progress=progress)
+        plan = _plan([path.alpha for path in group], count)
+        result = run_rows(copies, plan)
         for name, gradient in result.weighted_gradient.items():
-            part = times_path(gradient, requests, name)
+            part = times_path(gradient, copies.requests, name)
             total[name] += part.reshape(len(group), *total[name].shape).sum(axis=0) / samples
         done += len(plan.row)
     return MethodResult(
@@ -311,48 +311,8 @@ def _offset(progress: Progress, before: int, total: int) -> Progress:
     return tick
 
 
-def _ends(
-    given: Mapping[str, NDArray[Any]],
-    group: list[_Path],
-    baselines: _Distribution,
-    widths: Mapping[str, NDArray[Any]] | None,
-    random: np.random.Generator,
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Both ends, x and baseline, of every request on every path of the group, {name: [paths * R, ...]} each."""
-    copies: list[Mapping[str, NDArray[Any]]] = []
-    ends: list[Mapping[str, NDArray[Any]]] = []
-    for path in group:
-        copies.append(given if widths is None else noisy(given, widths, random))
-        ends.append(baselines[path.baseline])
-
-    def joined(parts: list[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-        # Broadcast arrays leave their odd strides behind.
-        return {
-            name: np.ascontiguousarray(np.concatenate([p[name] for p in parts])) for name in given
-        }
-
-    return joined(copies), joined(ends)
-
-
-def _joined(
-    given: Requests,
-    x: dict[str, NDArray[Any]],
-    baseline: dict[str, NDArray[Any]],
-    alphas: list[Array],
-) -> tuple[Requests, RowPlan]:
-    """Requests and rows for every path: path by path, its R requests, their samples."""
-    count, paths = len(given.cotangent), len(alphas)
-
-    def tiled(array: NDArray[Any]) -> NDArray[Any]:
-        return np.tile(array, (paths, *[1] * (array.ndim - 1)))
-
-    requests = replace(
-        given,
-        x=x,
-        baseline=baseline,
-        batched={name: tiled(array) for name, array in given.batched.items()},
-        cotangent=tiled(given.cotangent),
-    )
+def _plan(alphas: list[Array], count: int) -> RowPlan:
+    """The rows of every path: path by path, its `count` requests, their samples."""
     row = np.concatenate(
         [
             np.repeat(np.arange(i * count, (i + 1) * count), len(alpha))
@@ -360,4 +320,4 @@ def _joined(
         ]
     )
     alpha = np.concatenate([np.tile(one, count) for one in alphas])
-    return requests, RowPlan(row, alpha, np.ones(len(row)))
+    return RowPlan(row, alpha, np.ones(len(row)))

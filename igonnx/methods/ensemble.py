@@ -9,29 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from igonnx.attribution import Path
-from igonnx.engine.plan import Requests
 from igonnx.methods.call import (
     Array,
     Call,
     Core,
     MethodResult,
     Progress,
+    Tensors,
+    copied,
     copies_together,
     finite_scores,
     per_request,
     scores_at,
 )
 from igonnx.methods.noise import Moments, Noise
+from igonnx.methods.results import split
 
 __all__ = ["run_ensemble"]
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 def run_ensemble(
@@ -52,9 +50,9 @@ def run_ensemble(
     seen, sizes = list[MethodResult](), list[Array]()
     while group := list(islice(copies, together)):
         progress = _share(call.progress, done, len(group), total)
-        many = replace(_joined(call, group), progress=progress, ends_wanted=noise is None)
+        many = replace(copied(call, group), progress=progress, ends_wanted=noise is None)
         result = core(many)
-        for part in _split(result, len(group), count):
+        for part in split(result, len(group), count):
             parts.append(part)
             sizes.append(_norms(part.attribution))
             seen.append(replace(part, attribution={}))
@@ -109,52 +107,6 @@ def _copies(
     for copy in [x] if noise is None else noise.draws(x, call.seed):
         for baseline in baselines:
             yield copy, baseline
-
-
-def _joined(call: Call, group: Sequence[tuple[Tensors, Tensors]]) -> Call:
-    """The call for all copies of a group: their requests one behind the other, [copies * N, ...]."""
-    given, count = call.requests, len(group)
-
-    def tiled(array: NDArray[Any]) -> NDArray[Any]:
-        return np.tile(array, (count, *[1] * (array.ndim - 1)))
-
-    requests = Requests(
-        x={name: _stacked([x[name] for x, _ in group]) for name in given.x},
-        baseline={name: _stacked([b[name] for _, b in group]) for name in given.x},
-        batched={name: tiled(array) for name, array in given.batched.items()},
-        shared=given.shared,
-        cotangent=tiled(given.cotangent),
-    )
-    examples = call.examples_of(np.arange(len(call)))
-    return replace(
-        call,
-        requests=requests,
-        scores=None,
-        known_baselines=None,
-        examples=np.tile(examples, count),
-    )
-
-
-def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.ascontiguousarray(np.concatenate(arrays))  # broadcast arrays leave odd strides behind
-
-
-def _split(result: MethodResult, copies: int, count: int) -> Iterator[MethodResult]:
-    """The results of the copies, each of `count` requests."""
-
-    def part(array: NDArray[Any] | None, rows: slice) -> Any:
-        return None if array is None else array[rows]
-
-    for index in range(copies):
-        rows = slice(index * count, (index + 1) * count)
-        yield MethodResult(
-            attribution={name: array[rows] for name, array in result.attribution.items()},
-            steps_used=result.steps_used[rows],
-            scores=part(result.scores, rows),
-            baseline_scores=part(result.baseline_scores, rows),
-            paths=None if result.paths is None else result.paths[rows],
-            error_estimate=part(result.error_estimate, rows),
-        )
 
 
 def _mean(parts: Sequence[MethodResult]) -> dict[str, Array]:

@@ -133,14 +133,7 @@ def _at_input(call: Call, *, absolute: bool = False, times: bool = False) -> Met
     """The gradient at x of each request."""
     count = len(call)
     plan = RowPlan(np.arange(count), np.ones(count), np.ones(count))
-    result = run_rows(
-        call.engine,
-        call.requests,
-        plan,
-        batch_size=call.batch_size,
-        progress=call.progress,
-        examples=call.examples,
-    )
+    result = run_rows(call, plan)
     gradients = result.weighted_gradient
     if times:
         gradients = {name: times_path(g, call.requests, name) for name, g in gradients.items()}

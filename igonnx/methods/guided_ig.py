@@ -20,7 +20,8 @@ from igonnx.checks import require_number, require_whole
 from igonnx.errors import InputError
 from igonnx.inputs import Arrays
 from igonnx.methods.call import Array, Call, Explaining, MethodResult, Options, gradients_at, picked
-from igonnx.methods.line_integral import LineIntegral, joined, request_groups, require_ends
+from igonnx.methods.line_integral import LineIntegral, request_groups, require_ends
+from igonnx.methods.results import joined
 from igonnx.targets import Target
 
 __all__ = ["guided_ig"]

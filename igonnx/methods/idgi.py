@@ -17,7 +17,7 @@ from igonnx.baselines import Baselines
 from igonnx.checks import require_whole
 from igonnx.engine.plan import RowPlan
 from igonnx.inputs import Arrays
-from igonnx.methods.call import Array, Call, Explaining, MethodResult, Options, picked, run_rows
+from igonnx.methods.call import Array, Call, Explaining, MethodResult, Options, call_for, run_rows
 from igonnx.methods.line_integral import ENDS, point_weights, require_ends
 from igonnx.targets import Target
 
@@ -81,11 +81,8 @@ def _important_directions(call: Call, *, steps: int, rule: str) -> MethodResult:
     for start in range(0, count * points, call.rows_together):
         rows = np.arange(start, min(start + call.rows_together, count * points))
         examples, at = rows // points, rows % points
-        requests = picked(call.requests, examples)
         plan = RowPlan(np.arange(len(rows)), alpha[at], needed[at])
-        result = run_rows(
-            call.engine, requests, plan, batch_size=call.batch_size, examples=examples
-        )
+        result = run_rows(call_for(call, examples), plan)
         score[rows], slope[rows] = result.score, result.slope
         for row, example in enumerate(examples):
             gradient = {name: array[row] for name, array in result.weighted_gradient.items()}

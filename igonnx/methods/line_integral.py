@@ -7,7 +7,7 @@ length of the pieces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from igonnx.attribution import Path
 from igonnx.errors import InputError
 from igonnx.methods.call import Array, Call, MethodResult, PointGradients
 
-__all__ = ["ENDS", "LineIntegral", "joined", "point_weights", "request_groups", "require_ends"]
+__all__ = ["ENDS", "LineIntegral", "point_weights", "request_groups", "require_ends"]
 
 # How much the gradient at the start and at the end of a piece counts.
 ENDS: dict[str, tuple[float, float]] = {
@@ -93,21 +93,3 @@ class LineIntegral:
 def request_groups(call: Call) -> list[NDArray[np.int64]]:
     """The numbers of the requests in groups that fill every lane once, so that memory does not grow with the call."""
     return np.array_split(np.arange(len(call)), -(-len(call) // call.rows_together))
-
-
-def joined(parts: Sequence[MethodResult]) -> MethodResult:
-    """The results of groups of requests, one behind the other, each with scores and paths."""
-
-    def all_of(arrays: Sequence[Array | None]) -> Array:
-        return np.concatenate([array for array in arrays if array is not None])
-
-    return MethodResult(
-        attribution={
-            name: np.concatenate([part.attribution[name] for part in parts])
-            for name in parts[0].attribution
-        },
-        steps_used=np.concatenate([part.steps_used for part in parts]),
-        scores=all_of([part.scores for part in parts]),
-        baseline_scores=all_of([part.baseline_scores for part in parts]),
-        paths=[path for part in parts for path in part.paths or []],
-    )

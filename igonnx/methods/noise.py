@@ -19,7 +19,7 @@ from igonnx.checks import require_whole
 from igonnx.errors import InputError
 from igonnx.methods.call import Array
 
-__all__ = ["KINDS", "Moments", "Noise", "noise_of", "noisy", "require_std"]
+__all__ = ["KINDS", "Moments", "Noise", "noise_of", "noisy", "require_std", "width_like"]
 
 KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 USUAL = 0.15  # of the range of an example's values; the paper found 10 to 20 % to give sharp maps
@@ -49,10 +49,16 @@ class Noise:
         """The standard deviation, [N, 1, ...] or one number, of the dtype of `x`."""
         std = self.std.get(name, 0.0) if isinstance(self.std, Mapping) else self.std
         if std is not None:
-            return np.asarray(std, dtype=x.dtype)
+            return width_like(std, x)
         axes = tuple(range(1, x.ndim))
-        spread = x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True)
-        return np.asarray(USUAL * spread, dtype=x.dtype)
+        low, high = (end(axis=axes, keepdims=True).astype(np.float64) for end in (x.min, x.max))
+        return width_like(USUAL * (high - low), x)
+
+
+def width_like(std: Any, x: NDArray[Any]) -> NDArray[Any]:
+    """A standard deviation of the dtype of `x`; what it cannot hold is infinite, and the scores then tell."""
+    with np.errstate(over="ignore"):
+        return np.asarray(std, dtype=x.dtype)
 
 
 def noisy(
@@ -67,7 +73,8 @@ def noisy(
     copy = {}
     for name, array in x.items():
         draws = random.standard_normal(array.shape[1:], dtype=array.dtype)
-        copy[name] = draws * widths[name] + array
+        with np.errstate(over="ignore"):
+            copy[name] = draws * widths[name] + array
     return copy
 
 

@@ -27,14 +27,7 @@ def fixed_rule(call: Call, *, rule: str, steps: int) -> MethodResult:
     plan = RowPlan(
         np.repeat(np.arange(count), len(nodes)), np.tile(nodes, count), np.tile(weights, count)
     )
-    result = run_rows(
-        call.engine,
-        call.requests,
-        plan,
-        batch_size=call.batch_size,
-        progress=call.progress,
-        examples=call.examples,
-    )
+    result = run_rows(call, plan)
     score, slope = (array.reshape(count, -1) for array in (result.score, result.slope))
     ends_known = nodes[0] == 0 and nodes[-1] == 1
     return MethodResult(

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution
 from igonnx.baselines import Baselines
+from igonnx.channels import channel_axis, reduce_channels
+from igonnx.checks import as_finite
 from igonnx.errors import InputError
 from igonnx.inputs import Arrays
 from igonnx.methods.call import Explaining
 from igonnx.methods.region_ranking import Region, ranked_regions, require_variant
 from igonnx.methods.segments import segments
 from igonnx.targets import Target
-from igonnx.visual.channels import as_finite, channel_axis, reduce_channels
 
 __all__ = ["regions", "xrai"]
 
@@ -75,16 +76,14 @@ def xrai(
 
     """
     require_variant(variant)
+    if not isinstance(of, Attribution):
+        _require_image(inputs, explainer.wrt, image)
     base = _base(explainer, inputs, of, target, baseline, seed, arguments)
     values = base.values
     if isinstance(values, Mapping):
-        raise InputError(
-            f"xrai explains one image; {len(values)} tensors are explained: choose one with wrt="
-        )
+        raise _several(len(values))
     if values.ndim != 4 or values.size == 0:
-        raise InputError(
-            f"xrai explains images, [N, C, H, W] or [N, H, W, C]; the explained tensor has shape {list(values.shape)}"
-        )
+        raise _no_image(values.shape)
     axis = channel_axis(values.shape[1:])
     size = tuple(length for at, length in enumerate(values.shape[1:]) if at != axis)
     name = explainer.wrt[0] if len(explainer.wrt) == 1 else None
@@ -120,6 +119,32 @@ def _region_map(values: NDArray[Any], picture: NDArray[Any], variant: str) -> ND
     for region in found:
         density[region.mask] = region.density
     return density
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def _require_image(inputs: Arrays, wrt: tuple[str, ...], image: NDArray[Any] | None) -> None:
+    """Raise `InputError` before anything is computed, as far as the inputs tell: not of tensors inside the model."""
+    if len(wrt) > 1:
+        raise _several(len(wrt))
+    named = inputs if isinstance(inputs, Mapping) else {wrt[0]: inputs}
+    # A single array may be an input before the explained tensor, but then it is what would be segmented.
+    known = wrt[0] in named and (named is inputs or image is None)
+    if known and np.ndim(named[wrt[0]]) not in (3, 4):  # 3: the model will say what lacks
+        raise _no_image(np.shape(named[wrt[0]]), "input")
+
+
+def _several(count: int) -> InputError:
+    return InputError(
+        f"xrai explains one image; {count} tensors are explained: choose one with wrt="
+    )
+
+
+def _no_image(shape: tuple[int, ...], what: str = "explained tensor") -> InputError:
+    return InputError(
+        f"xrai explains images, [N, C, H, W] or [N, H, W, C]; the {what} has shape {list(shape)}"
+    )
 
 
 # -- what is gathered --------------------------------------------------------------------------

@@ -4,17 +4,17 @@ Functions that give arrays or text need NumPy, SciPy and scikit-image only; thos
 a Matplotlib figure (`pip install igonnx[plot]`), which belongs to no window: use its `savefig`.
 """
 
+from igonnx.channels import reduce_channels
 from igonnx.visual.bars_text import features_text, waterfall_text
 from igonnx.visual.baseline import plot_baseline, plot_interpolations
 from igonnx.visual.boxes import draw_boxes, draw_mask
-from igonnx.visual.channels import reduce_channels
 from igonnx.visual.components import component_sums, connected_components, top_components
-from igonnx.visual.figure import plot
 from igonnx.visual.grad_visualizer import GradVisualizer
 from igonnx.visual.heatmap import heat_map
 from igonnx.visual.morphology import border, clean_up, fill_holes
 from igonnx.visual.outlines import draw_outlines, outline
 from igonnx.visual.overlay import render
+from igonnx.visual.overview import plot
 from igonnx.visual.panels import plot_images
 from igonnx.visual.polarity import apply_polarity
 from igonnx.visual.regions import find_regions

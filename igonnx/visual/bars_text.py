@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from igonnx.visual.notation import number, one_number, shortened, signed, whole
-from igonnx.visual.ranking import Ranking, rank_features
+from igonnx.checks import require_whole
+from igonnx.visual.notation import number, shortened, signed
+from igonnx.visual.ranking import Ranking, rank_features, waterfall_levels
 
 __all__ = ["features_text", "waterfall_text"]
 
@@ -38,7 +38,7 @@ def features_text(
     labels = _aligned_labels(ranking)
     numbers = _aligned([signed(value) for value in ranking.contributions], "right")
     scale = float(np.abs(ranking.contributions).max())
-    left, right = _sides(ranking.contributions)
+    left, right = ranking.reach
     cells = _bar_cells(width, len(labels[0]) + len(numbers[0]) + 5)
     ends = round(cells * left / (left + right)) if left + right else 0
     lines = []
@@ -85,35 +85,6 @@ def waterfall_text(
     )
 
 
-def waterfall_levels(
-    values: Any,
-    baseline_score: Any,
-    score: Any,
-    names: Sequence[str] | None,
-    data: Any,
-    top: int,
-) -> tuple[Ranking, NDArray[np.float64]]:
-    """The rows of a waterfall, and the K + 1 levels between which they run, from the baseline's score to the score.
-
-    Where the contributions miss the change in score by more than half a per cent of the range, a row of its own says
-    so: "not accounted for". Smaller gaps are left to the last level, which is the score.
-    """
-    ranking = rank_features(values, names, data, top)
-    start, end = one_number(baseline_score, "baseline_score"), one_number(score, "score")
-    levels = start + np.concatenate([[0.0], np.cumsum(ranking.contributions)])
-    gap = end - float(levels[-1])
-    extent = max(float(np.ptp(levels)), abs(end - start))
-    if abs(gap) <= 0.005 * extent:
-        levels[-1] = end
-        return ranking, levels
-    longer = Ranking(
-        [*ranking.labels, "not accounted for"],
-        np.append(ranking.contributions, gap),
-        ranking.features,
-    )
-    return longer, np.append(levels, end)
-
-
 def _aligned_labels(ranking: Ranking) -> list[str]:
     return _aligned([shortened(label, LONGEST_LABEL) for label in ranking.labels], "left")
 
@@ -123,13 +94,9 @@ def _aligned(texts: list[str], side: str) -> list[str]:
     return [text.ljust(length) if side == "left" else text.rjust(length) for text in texts]
 
 
-def _sides(contributions: NDArray[np.float64]) -> tuple[float, float]:
-    """How far bars reach to the left and to the right, as magnitudes."""
-    return max(0.0, float(-contributions.min())), max(0.0, float(contributions.max()))
-
-
 def _bar_cells(width: int | None, used: int) -> int:
-    columns = shutil.get_terminal_size().columns if width is None else whole(width, "width", 1)
+    require_whole("width", width, 1, optional=True)
+    columns = width or shutil.get_terminal_size().columns
     return min(MOST_BAR, max(LEAST_BAR, columns - used))
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout
+from igonnx.checks import is_number, require_whole
 from igonnx.errors import InputError
+from igonnx.visual.arguments import require_part
 from igonnx.visual.colouring import Colours, colouring
-from igonnx.visual.heatmap import Layout, contributions, full_scale
-from igonnx.visual.overlay import as_rgb, resize_heat
+from igonnx.visual.heatmap import contributions, full_scale, in_scale
+from igonnx.visual.overlay import as_rgb, glowing, resize_heat
 from igonnx.visual.panels import PANEL, PanelPage, bar_marks
 
 if TYPE_CHECKING:
@@ -46,20 +49,17 @@ def plot_baseline(
     [0, 1] lays the image over the mask with this opacity, as the tutorial does (0.4 there).
     Raises `Error` when Matplotlib is missing, `InputError` as `render` and where the sizes differ.
     """
-    if image_opacity is not None and not 0 <= image_opacity <= 1:
-        raise InputError(f"image_opacity is {image_opacity}, expected 0 to 1")
+    if image_opacity is not None:
+        require_part("image_opacity", image_opacity)
     picture, start = _pair(image, baseline)
     size = (picture.shape[0], picture.shape[1])
     magnitude = contributions(values, layout=layout, size=size, sign="absolute", smooth=smooth)
     scale = full_scale(magnitude, outlier_percentile)
-    heat = np.minimum(magnitude, scale) / scale if scale else np.zeros_like(magnitude)
-    heat = resize_heat(heat, size)
+    heat = resize_heat(in_scale(magnitude, scale), size)
     colour = colouring(colours, "absolute")
     mask = colour(heat)
     if image_opacity is None:
-        cover = 0.85 * heat[..., None]
-        grey = (picture @ np.array([0.2126, 0.7152, 0.0722]))[..., None]
-        overlay = 0.9 * grey * (1 - cover) + mask * cover
+        overlay = glowing(picture, mask, heat)
     else:
         overlay = (1 - image_opacity) * mask + image_opacity * picture
     captions = ["baseline", "input, as the model sees it", "attribution mask", "overlay"]
@@ -87,8 +87,7 @@ def plot_interpolations(
     what the score is there, read off between the points at which it was evaluated (those out of its range say none).
     columns: pictures in a row. Raises `Error` when Matplotlib is missing, `InputError` for what does not fit.
     """
-    if columns < 1:
-        raise InputError(f"columns is {columns}, expected at least 1")
+    require_whole("columns", columns, 1)
     pictures = interpolate(image, baseline, alphas)
     captions = [
         f"α = {alpha:.3g}{score}"
@@ -128,10 +127,10 @@ def _pair(
     """Bring image and baseline to RGB [H, W, 3] of the same size."""
     picture = as_rgb(image)
     if np.ndim(baseline) == 0:
-        shade = float(baseline)
-        if not 0 <= shade <= 1:
-            raise InputError(f"baseline is {shade:g}, expected an image, or a shade from 0 to 1")
-        return picture, np.full(picture.shape, shade)
+        shade = np.asarray(baseline)[()]
+        if not (is_number(shade) and 0 <= shade <= 1):
+            raise InputError(f"baseline is {baseline!r}, expected an image, or a shade from 0 to 1")
+        return picture, np.full(picture.shape, float(shade))
     start = as_rgb(np.asarray(baseline))
     if start.shape != picture.shape:
         raise InputError(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import require_choice
 from igonnx.errors import InputError
-from igonnx.visual.notation import finite_array, one_number
+from igonnx.visual.arguments import finite_array
+from igonnx.visual.colours import Colour, as_colour
 from igonnx.visual.overlay import as_rgb, to_uint8
-from igonnx.visual.strokes import draw_line, signed_distance
+from igonnx.visual.strokes import draw_line, require_line_width, signed_distance
 
 __all__ = ["BoxFormat", "draw_boxes", "draw_mask"]
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
-Colour = tuple[int, int, int]
 
 OUTLINE: Colour = (64, 235, 120)  # neither warm nor cool: it is no contribution
 
@@ -33,9 +34,9 @@ def draw_boxes(
 
     image: as for `render`. boxes: [4] or [K, 4], in pixels from the left upper corner of the picture, or with
     `relative` in parts of its width and height; x runs to the right, y downwards. box_format: two corners "xyxy", a
-    corner and the size "xywh", or the centre and the size "cxcywh". colour: sRGB 0 to 255. width: of the line in
-    pixels; default: what suits the picture. What lies beyond the picture is cut off; no box ([0, 4]) draws none. Raises
-    `InputError` for NaN, boxes of negative size and pictures that are none.
+    corner and the size "xywh", or the centre and the size "cxcywh". colour: (red, green, blue) of 0 to 255 or
+    "#rrggbb". width: of the line in pixels; default: what suits the picture. What lies beyond the picture is cut off;
+    no box ([0, 4]) draws none. Raises `InputError` for NaN, boxes of negative size and pictures that are none.
     """
     picture = as_rgb(image)
     height, breadth = picture.shape[:2]
@@ -81,18 +82,12 @@ def _stroke(
     colour: Colour,
     width: float | None,
 ) -> NDArray[np.uint8]:
-    channels = np.asarray(colour)
-    if channels.shape != (3,) or not ((channels >= 0) & (channels <= 255)).all():
-        raise InputError(f"colour is {colour!r}, expected three numbers from 0 to 255")
-    if width is not None and one_number(width, "width") <= 0:
-        raise InputError(f"width is {width}, expected more than 0 pixels")
-    return to_uint8(draw_line(picture, distance, channels / 255, width))
+    require_line_width(width)
+    return to_uint8(draw_line(picture, distance, as_colour(colour), width))
 
 
 def _corners(boxes: Any, box_format: BoxFormat) -> NDArray[np.float64]:
-    if box_format not in get_args(BoxFormat):
-        choices = ", ".join(map(repr, get_args(BoxFormat)))
-        raise InputError(f"box_format is {box_format!r}, expected one of {choices}")
+    require_choice("box_format", box_format, BoxFormat)
     if np.shape(boxes) == (0, 4):
         return np.empty((0, 4))
     array = finite_array(boxes, "boxes", ranks=(1, 2), expected="[4] or [K, 4]")

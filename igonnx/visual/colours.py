@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ __all__ = [
     "Colour",
     "as_colour",
     "diverging",
+    "luminance",
     "ramp",
 ]
 
@@ -66,6 +68,11 @@ def diverging(heat: NDArray[np.float64]) -> NDArray[np.float64]:
     warm = ramp(magnitude, (NEUTRAL, *FOR))
     cool = ramp(magnitude, (NEUTRAL, *AGAINST))
     return np.where((heat >= 0)[..., None], warm, cool)
+
+
+def luminance(colours: NDArray[Any]) -> NDArray[np.float64]:
+    """How bright colours [..., 3] are, in their own units: float64 [...] (weights of ITU-R BT.709)."""
+    return np.asarray(colours @ np.array([0.2126, 0.7152, 0.0722]))
 
 
 def as_colour(colour: Colour) -> NDArray[np.float64]:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import as_finite, is_whole
 from igonnx.errors import InputError
-from igonnx.visual.channels import as_finite
+from igonnx.visual.arguments import require_percentage
 from igonnx.visual.morphology import as_mask
-from igonnx.visual.threshold import require_percentage
 
 __all__ = ["component_sums", "connected_components", "top_components"]
 
@@ -65,10 +65,13 @@ def top_components(
     for other percentages, at_most < 1, and if the shapes differ.
     """
     require_percentage("percentage", percentage)
-    if at_most is not None and at_most < 1:
-        raise InputError(f"at_most is {at_most}, expected a whole number >= 1, or None")
+    if at_most is not None and not (is_whole(at_most) and at_most >= 1):
+        raise InputError(f"at_most is {at_most!r}, expected a whole number >= 1, or None")
     labels = connected_components(mask, diagonal=diagonal)
-    sums = component_sums(labels, heat)
+    weights = as_finite(heat, "the heat map")
+    # In parts of the largest, so that sums of huge numbers do not overflow.
+    largest = np.abs(weights).max(initial=0.0)
+    sums = component_sums(labels, weights / (largest or 1.0))
     if not sums.size:
         return np.zeros(labels.shape, dtype=np.bool_)
     sizes = np.bincount(labels.ravel())[1:]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout, one_example, reduce_channels
 from igonnx.errors import InputError
-from igonnx.visual.channels import Layout, one_example, reduce_channels
+from igonnx.visual.arguments import require_percentage
 from igonnx.visual.colours import Colour, as_colour
 from igonnx.visual.components import top_components
 from igonnx.visual.heatmap import Heat, automatic_smoothing, smoothed
@@ -17,7 +18,7 @@ from igonnx.visual.overlay import as_rgb
 from igonnx.visual.page import INK, put_edge, require_matplotlib
 from igonnx.visual.polarity import Polarity, apply_polarity
 from igonnx.visual.signed_colours import colour_signs, superimpose
-from igonnx.visual.threshold import binarise, linear_transform, require_percentage
+from igonnx.visual.threshold import binarise, linear_transform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

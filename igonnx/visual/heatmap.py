@@ -1,4 +1,4 @@
-"""From an attribution with channels to one number per pixel.
+"""Heat maps: how strongly each pixel contributes.
 
 A heat map is a float64 array [H, W]: in [-1, 1] where both signs are kept, in [0, 1] where one
 sign or the magnitude is. Zero means "no contribution" and stays zero at every stage, whatever the
@@ -8,25 +8,29 @@ centre.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout, reduce_channels
+from igonnx.checks import is_number, require_choice
 from igonnx.errors import InputError
-from igonnx.visual.channels import Layout, channel_axis, reduce_channels
+from igonnx.visual.arguments import require_outlier_percentile
+from igonnx.visual.polarity import apply_polarity
 from igonnx.visual.threshold import keep_share
 
 __all__ = [
     "Heat",
-    "Layout",
     "Sign",
-    "channel_axis",
+    "automatic_smoothing",
     "contributions",
     "full_scale",
     "heat_map",
+    "in_scale",
     "normalise",
-    "reduce_channels",
+    "require_sign",
+    "smoothed",
 ]
 
 Heat = NDArray[np.float64]
@@ -34,7 +38,7 @@ Sign = Literal["all", "positive", "negative", "absolute"]
 
 # Pictures smaller than this are shown pixel by pixel; larger ones are smoothed by 4 pixels in 224.
 SMALLEST_SMOOTHED = 64
-SMOOTHING = 4 / 224
+SMOOTHING = 4 / 224  # of the shorter side
 
 
 def heat_map(
@@ -78,20 +82,18 @@ def contributions(
     heat = reduce_channels(values, layout, size=size, absolute=sign == "absolute")
     if smooth is None:
         smooth = automatic_smoothing(heat.shape)
-    return one_sign(smoothed(heat, smooth), sign)
+    return apply_polarity(smoothed(heat, smooth), sign)
 
 
 def require_sign(sign: str) -> None:
     """Raise `InputError` for anything but a `Sign`."""
-    if sign not in get_args(Sign):
-        choices = ", ".join(repr(choice) for choice in get_args(Sign))
-        raise InputError(f"sign is {sign!r}, expected one of {choices}")
+    require_choice("sign", sign, Sign)
 
 
 def smoothed(heat: Heat, smooth: float) -> Heat:
     """Blur a map [H, W], or each slice of a volume [D, H, W], by a Gaussian; the sum is kept."""
-    if not smooth >= 0:
-        raise InputError(f"smooth is {smooth}, expected a number of pixels >= 0")
+    if not (is_number(smooth) and 0 <= smooth < np.inf):
+        raise InputError(f"smooth is {smooth!r}, expected a number of pixels >= 0")
     if smooth == 0:
         return heat
     from scipy import ndimage  # slow to import
@@ -100,17 +102,10 @@ def smoothed(heat: Heat, smooth: float) -> Heat:
     return np.asarray(ndimage.gaussian_filter(heat, smooth, mode="reflect", axes=(-2, -1)))
 
 
-def one_sign(heat: Heat, sign: Sign) -> Heat:
-    """Keep the positive or the negative values as values >= 0; "all" and "absolute" keep everything."""
-    if sign == "positive":
-        return np.maximum(heat, 0.0)
-    return np.maximum(-heat, 0.0) if sign == "negative" else heat
-
-
-def automatic_smoothing(shape: tuple[int, ...]) -> float:
-    """Smoothing in pixels by which the map of a picture of this shape is easy to read."""
+def automatic_smoothing(shape: tuple[int, ...], part: float = SMOOTHING) -> float:
+    """Smoothing in pixels, a part of the shorter side, by which the map of a picture of this shape is easy to read."""
     shorter = min(shape)
-    return shorter * SMOOTHING if shorter >= SMALLEST_SMOOTHED else 0.0
+    return shorter * part if shorter >= SMALLEST_SMOOTHED else 0.0
 
 
 def normalise(heat: Heat, outlier_percentile: float = 1.0) -> Heat:
@@ -118,8 +113,15 @@ def normalise(heat: Heat, outlier_percentile: float = 1.0) -> Heat:
 
     A constant map becomes constant 1 or -1; an all-zero map stays zero.
     """
-    scale = full_scale(heat, outlier_percentile)
-    return np.clip(heat / scale, -1.0, 1.0) if scale else np.zeros_like(heat)
+    return in_scale(heat, full_scale(heat, outlier_percentile))
+
+
+def in_scale(heat: Heat, scale: float) -> Heat:
+    """Bring a map of any shape to [-1, 1] by the magnitude that is to be 1; what is larger becomes 1, too.
+
+    A scale of 0, that of an all-zero map, gives zeros.
+    """
+    return np.clip(heat, -scale, scale) / scale if scale else np.zeros_like(heat)
 
 
 def full_scale(heat: Heat, outlier_percentile: float = 1.0) -> float:
@@ -129,10 +131,7 @@ def full_scale(heat: Heat, outlier_percentile: float = 1.0) -> float:
     that a few extreme pixels do not darken all others. A map so sparse that this percentile is
     zero is scaled by its maximum.
     """
-    if not 0 <= outlier_percentile < 100:
-        raise InputError(
-            f"outlier_percentile is {outlier_percentile}, expected 0 to 100 (excluded)"
-        )
+    require_outlier_percentile(outlier_percentile)
     if not np.isfinite(heat).all():
         raise InputError("the heat map has values that are NaN or infinite")
     magnitude = np.abs(heat)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import as_finite, is_whole
 from igonnx.errors import InputError
-from igonnx.visual.channels import as_finite
 
 __all__ = ["as_mask", "border", "clean_up", "fill_holes"]
 
@@ -52,8 +52,8 @@ def border(mask: NDArray[Any], thickness: int = 1) -> NDArray[np.bool_]:
     """
     from scipy import ndimage  # slow to import
 
-    if thickness != int(thickness) or thickness < 1:
-        raise InputError(f"thickness is {thickness}, expected a whole number of pixels >= 1")
+    if not is_whole(thickness) or thickness < 1:
+        raise InputError(f"thickness is {thickness!r}, expected a whole number of pixels >= 1")
     whole = as_mask(mask)
     return whole & ~ndimage.binary_erosion(whole, iterations=int(thickness))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from igonnx.errors import Error
 from igonnx.visual.colours import GLOW, diverging, ramp
-from igonnx.visual.heatmap import contributions, full_scale, heat_map
+from igonnx.visual.heatmap import contributions, full_scale, heat_map, in_scale
 from igonnx.visual.notation import signed
 from igonnx.visual.page import QUIET, require_matplotlib
 from igonnx.visual.ranking import rank_features
@@ -160,10 +160,12 @@ def _heat_maps(array: NDArray[Any]) -> Figure:
     if len(array) == 1:
         signs = contributions(array[0])
         scale = full_scale(signs)
-        coloured = diverging(np.clip(signs / (scale or 1.0), -1.0, 1.0))
         shown = [
             (shown[0][0], "where the score comes from"),
-            (coloured, f"contributions, {signed(-scale)} to {signed(scale)}"),
+            (
+                diverging(in_scale(signs, scale)),
+                f"contributions, {signed(-scale)} to {signed(scale)}",
+            ),
         ]
     height, width = shown[0][0].shape[:2]
     aspect = min(max(width / height, 0.25), 4.0)

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout
 from igonnx.errors import InputError
+from igonnx.visual.arguments import require_part
 from igonnx.visual.colours import Colour, as_colour
-from igonnx.visual.heatmap import Layout, Sign, contributions
+from igonnx.visual.heatmap import Sign, contributions
 from igonnx.visual.morphology import as_mask
 from igonnx.visual.overlay import as_rgb, require_fit, resize_heat, to_uint8
 from igonnx.visual.regions import find_regions
-from igonnx.visual.strokes import coverage, draw_line, signed_distance
+from igonnx.visual.strokes import coverage, draw_line, require_line_width, signed_distance
 
 __all__ = ["AGAINST_COLOUR", "FOR_COLOUR", "draw_outlines", "outline", "paired"]
 
@@ -90,10 +92,8 @@ def draw_outlines(
     """
     picture = as_rgb(image)
     size = (picture.shape[0], picture.shape[1])
-    if width is not None and not width > 0:
-        raise InputError(f"width is {width}, expected a number of pixels > 0, or None")
-    if not 0 <= dim <= 1:
-        raise InputError(f"dim is {dim}, expected 0 to 1")
+    require_line_width(width)
+    require_part("dim", dim)
     if len(masks) != len(colours):
         raise InputError(f"{len(colours)} colours for {len(masks)} masks, expected one for each")
     for mask in masks:

@@ -7,12 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout, fits
 from igonnx.errors import InputError
-from igonnx.visual.channels import fits
-from igonnx.visual.colours import AGAINST, COLD_GLOW, FOR, GLOW, ramp
-from igonnx.visual.heatmap import Heat, Layout, Sign, heat_map
+from igonnx.visual.arguments import require_part
+from igonnx.visual.colours import AGAINST, COLD_GLOW, FOR, GLOW, luminance, ramp
+from igonnx.visual.heatmap import Heat, Sign, heat_map
 
-__all__ = ["as_rgb", "lay_over", "render", "require_fit", "resize_heat", "to_uint8"]
+__all__ = [
+    "OPACITY",
+    "as_rgb",
+    "glowing",
+    "lay_over",
+    "render",
+    "require_fit",
+    "resize_heat",
+    "to_uint8",
+]
+
+OPACITY = 0.85  # of the strongest pixels
 
 
 def render(
@@ -24,7 +36,7 @@ def render(
     smooth: float | None = None,
     share: float = 1.0,
     outlier_percentile: float = 1.0,
-    opacity: float = 0.85,
+    opacity: float = OPACITY,
 ) -> NDArray[np.uint8]:
     """Draw the attribution of one example over its image: uint8 RGB [H, W, 3] of the image's size.
 
@@ -34,8 +46,7 @@ def render(
     those of `heat_map`. Raises `InputError` for NaN, infinity, shapes that are no picture, and a map
     whose proportions are not the image's.
     """
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity is {opacity}, expected 0 to 1")
+    require_part("opacity", opacity)
     picture = as_rgb(image)
     size = (picture.shape[0], picture.shape[1])
     heat = heat_map(
@@ -56,16 +67,22 @@ def lay_over(
     """Draw a heat map [H, W] over a picture [H, W, 3] in [0, 1] in the colours of its sign."""
     if sign == "all":
         return _tint(picture, heat, opacity)
-    return _glow(picture, heat, opacity, cold=sign == "negative")
+    colours = ramp(heat, COLD_GLOW if sign == "negative" else GLOW)
+    return to_uint8(glowing(picture, colours, heat, opacity))
 
 
-def _glow(
-    picture: NDArray[np.float64], heat: Heat, opacity: float, *, cold: bool
-) -> NDArray[np.uint8]:
-    """Let strong pixels glow on the image, turned grey so that every colour is a meaning."""
+def glowing(
+    picture: NDArray[np.float64],
+    colours: NDArray[np.float64],
+    heat: Heat,
+    opacity: float = OPACITY,
+) -> NDArray[np.float64]:
+    """Let strong pixels glow on a picture, turned grey so that every colour is a meaning: [H, W, 3] in [0, 1].
+
+    picture and colours: [H, W, 3] in [0, 1]; heat: [H, W] in [0, 1], how much of the colours is seen.
+    """
     cover = opacity * heat[..., None]
-    colours = ramp(heat, COLD_GLOW if cold else GLOW)
-    return to_uint8(0.9 * _grey(picture) * (1 - cover) + colours * cover)
+    return 0.9 * luminance(picture)[..., None] * (1 - cover) + colours * cover
 
 
 def _tint(picture: NDArray[np.float64], heat: Heat, opacity: float) -> NDArray[np.uint8]:
@@ -74,7 +91,7 @@ def _tint(picture: NDArray[np.float64], heat: Heat, opacity: float) -> NDArray[n
     colours = np.where((heat >= 0)[..., None], ramp(magnitude, FOR), ramp(magnitude, AGAINST))
     # The square root lifts weak pixels: attributions have long tails, and most of them are weak.
     cover = opacity * np.sqrt(magnitude)[..., None]
-    return to_uint8((0.25 + 0.72 * _grey(picture)) * (1 - cover) + colours * cover)
+    return to_uint8((0.25 + 0.72 * luminance(picture)[..., None]) * (1 - cover) + colours * cover)
 
 
 def as_rgb(image: NDArray[Any]) -> NDArray[np.float64]:
@@ -137,9 +154,3 @@ def require_fit(shape: tuple[int, ...], size: tuple[int, int]) -> None:
 def to_uint8(picture: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Round colours in [0, 1] to 0..255."""
     return np.asarray(np.rint(np.clip(picture, 0.0, 1.0) * 255), dtype=np.uint8)
-
-
-def _grey(picture: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Reduce an RGB picture to its luminance, as RGB [H, W, 3]."""
-    luminance = picture @ np.array([0.2126, 0.7152, 0.0722])
-    return np.repeat(luminance[..., None], 3, axis=2)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.errors import InputError
-from igonnx.visual.channels import as_finite
+from igonnx.checks import as_finite, require_choice
 
 __all__ = ["Polarity", "apply_polarity"]
 
@@ -23,9 +22,7 @@ def apply_polarity(values: NDArray[Any], polarity: Polarity) -> NDArray[np.float
     Nothing is cut off above: the result is in the attribution's own units. Raises `InputError` for
     NaN, infinity, and other polarities.
     """
-    if polarity not in get_args(Polarity):
-        choices = ", ".join(repr(choice) for choice in get_args(Polarity))
-        raise InputError(f"polarity is {polarity!r}, expected one of {choices}")
+    require_choice("polarity", polarity, Polarity)
     array = as_finite(values)
     if polarity == "positive":
         return np.maximum(array, 0.0)

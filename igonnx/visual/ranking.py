@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import require_whole
 from igonnx.errors import InputError
-from igonnx.visual.notation import finite_array, number, visible, whole
+from igonnx.visual.arguments import finite_array, one_number
+from igonnx.visual.notation import number, visible
 
-__all__ = ["Ranking", "rank_features"]
+__all__ = ["Ranking", "rank_features", "waterfall_levels"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Ranking:
         """What all features contribute, the others included."""
         return float(self.contributions.sum())
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The magnitudes of the largest contribution against the target and of the largest for it; 0 for none."""
+        return max(0.0, float(-self.contributions.min())), max(0.0, float(self.contributions.max()))
+
 
 def rank_features(
     values: Any,
@@ -42,7 +49,7 @@ def rank_features(
     or texts in the same shape, shown as "name = value". A single feature is never hidden behind "1 other". Raises
     `InputError` for counts that differ, NaN and infinity.
     """
-    top = whole(top, "top", 1)
+    require_whole("top", top, 1)
     array = finite_array(
         values, "the attribution", ranks=tuple(range(9)), expected="one number or more"
     )
@@ -62,6 +69,35 @@ def rank_features(
         labels.append(f"{others.size} others")
         strongest = np.append(strongest, contributions[others].sum())
     return Ranking(labels, strongest, features=int(order.size))
+
+
+def waterfall_levels(
+    values: Any,
+    baseline_score: Any,
+    score: Any,
+    names: Sequence[str] | None,
+    data: Any,
+    top: int,
+) -> tuple[Ranking, NDArray[np.float64]]:
+    """The rows of a waterfall, and the K + 1 levels between which they run, from the baseline's score to the score.
+
+    Where the contributions miss the change in score by more than half a per cent of the range, a row of its own says
+    so: "not accounted for". Smaller gaps are left to the last level, which is the score.
+    """
+    ranking = rank_features(values, names, data, top)
+    start, end = one_number(baseline_score, "baseline_score"), one_number(score, "score")
+    levels = start + np.concatenate([[0.0], np.cumsum(ranking.contributions)])
+    gap = end - float(levels[-1])
+    extent = max(float(np.ptp(levels)), abs(end - start))
+    if abs(gap) <= 0.005 * extent:
+        levels[-1] = end
+        return ranking, levels
+    longer = Ranking(
+        [*ranking.labels, "not accounted for"],
+        np.append(ranking.contributions, gap),
+        ranking.features,
+    )
+    return longer, np.append(levels, end)
 
 
 def _names(names: Sequence[str] | None, shape: tuple[int, ...]) -> Sequence[str]:

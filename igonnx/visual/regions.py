@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import as_finite, is_number
 from igonnx.errors import InputError
-from igonnx.visual.channels import as_finite
 from igonnx.visual.components import top_components
 from igonnx.visual.edge_aware import follow_edges
-from igonnx.visual.heatmap import Heat, normalise, smoothed
+from igonnx.visual.heatmap import Heat, automatic_smoothing, normalise, smoothed
 from igonnx.visual.morphology import fill_holes
 from igonnx.visual.threshold import share_threshold
 
 __all__ = ["find_regions", "otsu_threshold"]
 
-# Smoothing of the maps of pictures from so many pixels on, as a part of the shorter side. Chosen by
-# looking at photos: with less the regions fall apart, with more they lose their object's shape.
-SMALLEST_SMOOTHED = 64
+# Smoothing as a part of the shorter side. Chosen by looking at photos: with less the regions fall
+# apart, with more they lose their object's shape.
 SMOOTHING = 3 / 224
 # Window of the edge-aware filter and radius of specks and gaps, as multiples of that smoothing.
 WINDOW = 2.0
@@ -61,16 +60,15 @@ def find_regions(
             f"{(*grainy.shape, 3)}"
         )
     if smooth is None:
-        shorter = min(grainy.shape[-2:])
-        smooth = shorter * SMOOTHING if shorter >= SMALLEST_SMOOTHED else 0.0
+        smooth = automatic_smoothing(grainy.shape[-2:], SMOOTHING)
     calm = _calm(normalise(grainy), picture, smooth)
     magnitude = np.abs(calm)
     if share is None:
         threshold = otsu_threshold(magnitude)
-    elif 0 < share <= 1:
+    elif is_number(share) and 0 < share <= 1:
         threshold = share_threshold(calm, 100 * share)
     else:
-        raise InputError(f"share is {share}, expected more than 0 and at most 1, or None")
+        raise InputError(f"share is {share!r}, expected more than 0 and at most 1, or None")
     strong = (magnitude >= threshold) & (magnitude > 0)
 
     def kept(sign: int) -> NDArray[np.bool_]:

@@ -108,16 +108,7 @@ def _draw_score(
     start, end = ends
     if end is not None:
         panel.axhline(end, color=QUIET, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-    panel.plot(
-        path.alpha,
-        path.score,
-        color=INK,
-        linewidth=1.6,
-        marker="o" if len(path.alpha) <= _MARKED else None,
-        markersize=3.2,
-        label="score",
-        zorder=3,
-    )
+    _draw_curve(panel, path.alpha, path.score, "score", linewidth=1.6)
     running = running_integral(path)
     if running is not None and start is not None:
         panel.plot(
@@ -158,18 +149,30 @@ def _draw_slope(panel: Axes, path: Path, label: str) -> None:
         ):
             if part.any():
                 panel.stairs(part, running[0], fill=True, color=colour, alpha=0.3, label=sense)
-    panel.plot(
-        path.alpha,
-        path.slope,
-        color=INK,
-        linewidth=1.2,
-        marker="o" if len(path.alpha) <= _MARKED else None,
-        markersize=3.2,
-        label="slope",
-        zorder=3,
-    )
+    _draw_curve(panel, path.alpha, path.slope, "slope", linewidth=1.2)
     _name(panel, f"d {label} / dα", "slope over α: gradient · (input − baseline)")
     _legend(panel)
+
+
+def _draw_curve(
+    panel: Axes,
+    alpha: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    label: str,
+    *,
+    linewidth: float,
+) -> None:
+    marker = "o" if len(alpha) <= _MARKED else None
+    panel.plot(
+        alpha,
+        heights,
+        color=INK,
+        linewidth=linewidth,
+        marker=marker,
+        markersize=3.2,
+        label=label,
+        zorder=3,
+    )
 
 
 def _axes(panel: Axes, *, last: bool) -> Axes:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import as_finite
 from igonnx.errors import InputError
-from igonnx.visual.channels import as_finite
+from igonnx.visual.arguments import require_part
 from igonnx.visual.colours import Colour, as_colour
 from igonnx.visual.overlay import as_rgb
 
@@ -37,8 +38,7 @@ def superimpose(
     image: as for `as_rgb`. Sums above 255 become 255, so that a colour hardly shows on white: the
     overlay of `igonnx.visual.render` shows on every ground. Raises `InputError` if the sizes differ.
     """
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity is {opacity}, expected 0 to 1")
+    require_part("opacity", opacity)
     added = as_finite(colours, "the colours")
     picture = 255 * as_rgb(image)
     if added.shape != picture.shape:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.errors import InputError
+from igonnx.visual.arguments import one_number
 from igonnx.visual.overlay import resize_heat
 
-__all__ = ["coverage", "draw_line", "signed_distance"]
+__all__ = ["coverage", "draw_line", "require_line_width", "signed_distance"]
 
 # In a picture whose shorter side has 224 pixels, in pixels: width of the line, rounding of corners.
 USUAL_SIDE = 224
@@ -44,6 +46,12 @@ def signed_distance(
 def coverage(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Tell which part of each pixel lies inside, in [0, 1], by its centre's distance from the border."""
     return np.asarray(np.clip(distance + 0.5, 0.0, 1.0))
+
+
+def require_line_width(width: float | None) -> None:
+    """Raise `InputError` unless `width` is a number of pixels above 0, or None."""
+    if width is not None and one_number(width, "width") <= 0:
+        raise InputError(f"width is {width}, expected a number of pixels > 0, or None")
 
 
 def draw_line(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.visual.bars_text import waterfall_levels
 from igonnx.visual.colours import AGAINST, FOR
 from igonnx.visual.notation import number, shortened, signed
 from igonnx.visual.page import (
@@ -21,7 +20,7 @@ from igonnx.visual.page import (
     require_matplotlib,
     write_heading,
 )
-from igonnx.visual.ranking import Ranking, rank_features
+from igonnx.visual.ranking import Ranking, rank_features, waterfall_levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,9 +58,9 @@ def plot_features(
     figure_type = require_matplotlib()
     ranking = rank_features(values, names, data, top)
     figure, axes = _page(figure_type, ranking.labels, title, subtitle)
-    reach = float(np.abs(ranking.contributions).max()) or 1.0
-    left = max(0.0, float(-ranking.contributions.min())) / reach
-    right = max(0.0, float(ranking.contributions.max())) / reach
+    left, right = ranking.reach
+    reach = max(left, right) or 1.0
+    left, right = left / reach, right / reach
     # Room for the numbers at the ends of the bars, where there are bars.
     axes.set_xlim(-reach * _room(left, left + right), reach * _room(right, left + right))
     axes.axvline(0, color=GREY, linewidth=0.8, zorder=3)

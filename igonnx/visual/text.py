@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import require_whole
 from igonnx.errors import InputError
-from igonnx.visual.colours import AGAINST, FOR, ramp
-from igonnx.visual.notation import one_number, signed, whole
+from igonnx.visual.arguments import one_number
+from igonnx.visual.colours import AGAINST, FOR, luminance, ramp
+from igonnx.visual.heatmap import in_scale
+from igonnx.visual.notation import signed
 from igonnx.visual.tokens import Piece, pieces_of, token_contributions, whole_words
 
 __all__ = ["text_html", "text_terminal"]
@@ -88,8 +91,8 @@ def text_terminal(
     are wrapped between words. The other arguments are those of `text_html`.
     """
     shown = _Tinted.of(tokens, values, join=join, scale=scale)
-    columns = shutil.get_terminal_size().columns if width is None else whole(width, "width", 1)
-    columns = max(columns, LEAST_WIDTH)
+    require_whole("width", width, 1, optional=True)
+    columns = max(width or shutil.get_terminal_size().columns, LEAST_WIDTH)
     coloured = _terminal_has_colours() if colour is None else colour
     lines = _coloured_lines(shown, columns) if coloured else _plain_lines(shown, columns)
     return "\n".join([*lines, shown.summary()])
@@ -116,9 +119,7 @@ class _Tinted:
         return cls(pieces, contributions, float(scale))
 
     def __iter__(self) -> Any:
-        strengths = np.zeros_like(self.contributions)
-        if self.scale:
-            strengths = np.clip(self.contributions / self.scale, -1.0, 1.0)
+        strengths = in_scale(self.contributions, self.scale)
         return iter(zip(self.pieces, self.contributions, strengths, strict=True))
 
     @property
@@ -192,7 +193,7 @@ def _painted(text: str, strength: float) -> str:
         return f"\x1b[38;2;{_terminal_colour(INKS[strength > 0])}m{text}\x1b[0m"
     position = np.array((abs(strength) - PAINTED) / (1 - PAINTED))
     colour = np.rint(255 * ramp(position, anchors)).astype(int)
-    bright = float(colour @ [0.2126, 0.7152, 0.0722]) > DARK
+    bright = float(luminance(colour)) > DARK
     ink = (0, 0, 0) if bright else (255, 255, 255)
     return f"\x1b[38;2;{_terminal_colour(ink)};48;2;{_terminal_colour(colour)}m{text}\x1b[0m"
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import require_whole
 from igonnx.visual.heatmap import contributions, normalise
-from igonnx.visual.notation import whole
 
 __all__ = ["text_picture"]
 
@@ -27,7 +27,8 @@ def text_picture(values: Any, *, rows: int = 16, columns: int = 64) -> str:
     and averaged where a cell stands for several pixels. An all-zero map is blank. Raises `InputError` as `heat_map`.
     """
     heat = contributions(values, sign="absolute")
-    rows, columns = whole(rows, "rows", 1), whole(columns, "columns", CELL)
+    require_whole("rows", rows, 1)
+    require_whole("columns", columns, CELL)
     factor = max(1.0, heat.shape[0] / rows, CELL * heat.shape[1] / columns)
     cells = _averaged(_averaged(heat, factor).T, factor).T
     shades = np.rint(normalise(cells, DARKEST) ** POWER * (len(SHADES) - 1)).astype(int)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import as_finite, is_number
 from igonnx.errors import InputError
-from igonnx.visual.channels import as_finite
+from igonnx.visual.arguments import require_percentage
 
 __all__ = ["binarise", "keep_share", "linear_transform", "share_threshold"]
 
@@ -20,19 +21,13 @@ def keep_share(heat: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     heat: [H, W], signed or not; share in (0, 1]. The fewest pixels that reach the share are kept,
     and with them every pixel exactly as strong as the weakest of them, so that the result does not
     depend on the order of equal pixels. A share of 1 keeps everything, and so does an all-zero
-    map.
+    map. Raises `InputError` for other shares, NaN and infinity.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"share is {share}, expected more than 0 and at most 1")
+    if not (is_number(share) and 0 < share <= 1):
+        raise InputError(f"share is {share!r}, expected more than 0 and at most 1")
+    heat = as_finite(heat, "the heat map")
     magnitude = np.abs(heat)
-    total = magnitude.sum()
-    if share == 1 or total == 0:
-        return heat
-    strongest_first = np.sort(magnitude, axis=None)[::-1]
-    # Rounding may leave the last cumulative sum below share * total: then the last pixel is meant.
-    reached = int(np.searchsorted(np.cumsum(strongest_first), share * total))
-    weakest_kept = strongest_first[min(reached, strongest_first.size - 1)]
-    return np.where(magnitude >= weakest_kept, heat, 0.0)
+    return np.where(magnitude >= _weakest_of_share(magnitude, share), heat, 0.0)
 
 
 def share_threshold(heat: NDArray[np.float64], percentage: float) -> float:
@@ -43,15 +38,20 @@ def share_threshold(heat: NDArray[np.float64], percentage: float) -> float:
     smallest. 0 for an all-zero or empty map. Raises `InputError` for a percentage out of range.
     """
     require_percentage("percentage", percentage)
-    magnitude = np.abs(as_finite(heat, "the heat map"))
+    return _weakest_of_share(np.abs(as_finite(heat, "the heat map")), percentage / 100)
+
+
+def _weakest_of_share(magnitude: NDArray[np.float64], share: float) -> float:
+    """The magnitude from which on the strongest values hold `share`, 0 to 1, of them all: of 1, the smallest."""
     if not magnitude.any():
         return 0.0
-    if percentage == 100:
+    if share == 1:
         return float(magnitude.min())
     strongest_first = np.sort(magnitude, axis=None)[::-1]
-    shares = np.cumsum(strongest_first)
+    # In parts of the largest, so that sums of huge numbers do not overflow.
+    held = np.cumsum(strongest_first / strongest_first[0])
     # Of the last sum, so that rounding cannot keep the sums from reaching their total.
-    return float(strongest_first[np.searchsorted(shares, percentage / 100 * shares[-1])])
+    return float(strongest_first[np.searchsorted(held, share * held[-1])])
 
 
 def linear_transform(
@@ -77,8 +77,8 @@ def linear_transform(
             f"clip_below_percentile is {clip_below_percentile} and clip_above_percentile "
             f"{clip_above_percentile}, expected the first to be at most the second"
         )
-    if not 0 <= lower_end < 1:
-        raise InputError(f"lower_end is {lower_end}, expected 0 to 1 (excluded)")
+    if not (is_number(lower_end) and 0 <= lower_end < 1):
+        raise InputError(f"lower_end is {lower_end!r}, expected 0 to 1 (excluded)")
     heat = as_finite(heat, "the heat map")
     magnitude = np.abs(heat)
     full = share_threshold(heat, 100 - clip_above_percentile)
@@ -92,12 +92,6 @@ def linear_transform(
 
 def binarise(heat: NDArray[np.float64], threshold: float = 0.001) -> NDArray[np.bool_]:
     """Tell which values have a magnitude above the threshold: bool, same shape."""
-    if not threshold >= 0:
-        raise InputError(f"threshold is {threshold}, expected a number >= 0")
+    if not (is_number(threshold) and threshold >= 0):
+        raise InputError(f"threshold is {threshold!r}, expected a number >= 0")
     return np.abs(as_finite(heat, "the heat map")) > threshold
-
-
-def require_percentage(name: str, percentage: float) -> None:
-    """Raise `InputError` for a percentage outside [0, 100], NaN included."""
-    if not 0 <= percentage <= 100:
-        raise InputError(f"{name} is {percentage}, expected 0 to 100")

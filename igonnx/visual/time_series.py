@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.errors import InputError
+from igonnx.visual.arguments import finite_array
 from igonnx.visual.colours import AGAINST, FOR, ramp
-from igonnx.visual.heatmap import full_scale
-from igonnx.visual.notation import finite_array, shortened, signed
+from igonnx.visual.heatmap import full_scale, in_scale
+from igonnx.visual.notation import shortened, signed
 from igonnx.visual.page import (
     EDGE,
     INK,
@@ -71,7 +72,7 @@ def plot_time_series(
     figure = figure_type(figsize=(WIDTH, page.height), dpi=150, facecolor="white")
     columns = _Columns.of(lines, moments)
     scale = full_scale(columns.contributions, outlier_percentile)
-    strengths = np.clip(columns.contributions / (scale or 1.0), -1.0, 1.0)
+    strengths = in_scale(columns.contributions, scale)
     for channel, label in enumerate(labels):
         axes = figure.add_axes(page.panel(channel))
         _draw_channel(axes, columns, heights[channel], moments, strengths[channel])

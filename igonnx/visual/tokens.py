@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.errors import InputError
-from igonnx.visual.notation import finite_array, visible
+from igonnx.visual.arguments import finite_array
+from igonnx.visual.notation import visible
 
 __all__ = ["Piece", "pieces_of", "token_contributions", "whole_words"]
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout
+from igonnx.checks import require_whole
 from igonnx.errors import InputError
 from igonnx.visual.colouring import Colours, colouring
-from igonnx.visual.heatmap import Layout, Sign
+from igonnx.visual.heatmap import Sign
 from igonnx.visual.overlay import as_rgb
 from igonnx.visual.panels import PanelPage, bar_marks
 from igonnx.visual.views import Kind, check_view, paint, strengths
@@ -63,8 +65,7 @@ def plot_views(
     differ.
     """
     panels = _panels(kinds, signs, titles)
-    if columns < 1:
-        raise InputError(f"columns is {columns}, expected at least 1")
+    require_whole("columns", columns, 1)
     for kind, sign, _ in panels:
         check_view(kind, sign, opacity, image)
     picture = None if image is None else as_rgb(image)
@@ -102,6 +103,10 @@ def _panels(
     kinds: Kind | Sequence[Kind], signs: Sign | Sequence[Sign], titles: Sequence[str] | None
 ) -> list[tuple[Kind, Sign, str]]:
     """Give kind, sign and caption of each panel."""
+    named: list[tuple[str, object]] = [("kinds", kinds), ("signs", signs)]
+    for what, names in named:
+        if not isinstance(names, str | Sequence):
+            raise InputError(f"{what} is {names!r}, expected a name or a list of names")
     if isinstance(kinds, str):
         count = 1 if isinstance(signs, str) else len(signs)
         kinds = [kinds] * count
@@ -109,7 +114,7 @@ def _panels(
     signs = [signs] * len(kinds) if isinstance(signs, str) else list(signs)
     if not kinds:
         raise InputError("kinds is empty, expected at least one view")
-    if isinstance(titles, str):
+    if titles is not None and (isinstance(titles, str) or not isinstance(titles, Sequence)):
         raise InputError(f"titles is {titles!r}, expected one caption for each view")
     for what, given in (("signs", signs), ("titles", titles)):
         if given is not None and len(given) != len(kinds):

@@ -11,14 +11,18 @@ is scaled by a share of the total attribution rather than of the pixels (`share_
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout
+from igonnx.checks import require_choice
 from igonnx.errors import InputError
+from igonnx.visual.arguments import require_outlier_percentile, require_part
 from igonnx.visual.colouring import Colouring, Colours, colouring
-from igonnx.visual.heatmap import Heat, Layout, Sign, contributions
+from igonnx.visual.colours import luminance
+from igonnx.visual.heatmap import Heat, Sign, contributions, in_scale, require_sign
 from igonnx.visual.overlay import as_rgb, resize_heat, to_uint8
 from igonnx.visual.polarity import apply_polarity
 
@@ -81,7 +85,7 @@ def paint(
         return to_uint8(picture * strength[..., None])
     if kind == "alpha_scaling":
         return to_uint8(np.concatenate([picture, strength[..., None]], axis=2))
-    grey = (picture @ np.array([0.2126, 0.7152, 0.0722]))[..., None]
+    grey = luminance(picture)[..., None]
     return to_uint8((1 - opacity) * grey + opacity * colour(strength))
 
 
@@ -105,7 +109,7 @@ def strengths(
         heat = np.abs(heat)
     heat = apply_polarity(contributions(heat, smooth=smooth), sign)
     scale = share_scale(heat, outlier_percentile)
-    strength = np.clip(heat, -scale, scale) / scale if scale else np.zeros_like(heat)
+    strength = in_scale(heat, scale)
     return (strength if size is None else resize_heat(strength, size)), scale
 
 
@@ -116,10 +120,7 @@ def share_scale(heat: Heat, outlier_percentile: float = 2.0) -> float:
     of the whole. So what lies above it holds no more than that percentage of the attribution, however few or many
     pixels these are. 0 for an all-zero map. `igonnx.visual.heatmap.full_scale` goes by the share of pixels instead.
     """
-    if not 0 <= outlier_percentile < 100:
-        raise InputError(
-            f"outlier_percentile is {outlier_percentile}, expected 0 to 100 (excluded)"
-        )
+    require_outlier_percentile(outlier_percentile)
     magnitude = np.sort(np.abs(heat), axis=None)
     largest = float(magnitude[-1])
     if largest == 0:
@@ -132,12 +133,9 @@ def share_scale(heat: Heat, outlier_percentile: float = 2.0) -> float:
 
 def check_view(kind: Kind, sign: Sign, opacity: float, image: NDArray[Any] | None) -> None:
     """Raise `InputError` for a view that does not exist or cannot be drawn from what is there."""
-    for what, given, choices in (("kind", kind, Kind), ("sign", sign, Sign)):
-        if given not in get_args(choices):
-            expected = ", ".join(repr(choice) for choice in get_args(choices))
-            raise InputError(f"{what} is {given!r}, expected one of {expected}")
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity is {opacity}, expected 0 to 1")
+    require_choice("kind", kind, Kind)
+    require_sign(sign)
+    require_part("opacity", opacity)
     if image is None and kind != "heat_map":
         raise InputError(f"kind {kind!r} needs the image; only 'heat_map' can be drawn without")
     if sign == "all" and kind in ("masked_image", "alpha_scaling"):

@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout, reduce_channels
+from igonnx.checks import require_whole
 from igonnx.errors import InputError
-from igonnx.visual.channels import Layout, reduce_channels
+from igonnx.visual.arguments import require_part
 from igonnx.visual.colours import Colour
 from igonnx.visual.heatmap import (
     Heat,
     Sign,
     automatic_smoothing,
     normalise,
-    one_sign,
     require_sign,
     smoothed,
 )
 from igonnx.visual.outlines import AGAINST_COLOUR, FOR_COLOUR, draw_outlines, paired
-from igonnx.visual.overlay import as_rgb, lay_over
+from igonnx.visual.overlay import OPACITY, as_rgb, lay_over
+from igonnx.visual.polarity import apply_polarity
 from igonnx.visual.regions import find_regions
 from igonnx.visual.threshold import keep_share
 
@@ -41,7 +43,7 @@ def render_slices(
     smooth: float | None = None,
     share: float = 1.0,
     outlier_percentile: float = 1.0,
-    opacity: float = 0.85,
+    opacity: float = OPACITY,
 ) -> NDArray[np.uint8]:
     """Draw the attribution of a volume over its slices: uint8 RGB [D, H, W, 3], D slices along `axis`.
 
@@ -53,11 +55,10 @@ def render_slices(
     outlier_percentile are those of the volume, not of a slice. The rest as for `render`. Raises
     `InputError` for NaN, infinity and other shapes.
     """
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity is {opacity}, expected 0 to 1")
+    require_part("opacity", opacity)
     heat, slices = _aligned(values, volume, axis, layout, sign)
     smooth = automatic_smoothing(heat.shape[1:]) if smooth is None else smooth
-    heat = one_sign(smoothed(heat, smooth), sign)
+    heat = apply_polarity(smoothed(heat, smooth), sign)
     heat = normalise(keep_share(heat, share), outlier_percentile)
     return np.stack(
         [lay_over(one, strength, sign, opacity) for one, strength in zip(slices, heat, strict=True)]
@@ -89,7 +90,7 @@ def outline_slices(
     """
     heat, slices = _aligned(values, volume, axis, layout, sign)
     masks = find_regions(
-        one_sign(heat, sign),
+        apply_polarity(heat, sign),
         slices if hug else None,
         smooth=smooth,
         share=share,
@@ -125,8 +126,8 @@ def montage(slices: NDArray[Any], *, columns: int | None = None, gap: int = 2) -
     count, height, width, _ = pictures.shape
     if columns is None:
         columns = max(1, min(count, round(float(np.sqrt(count * height / width)))))
-    if columns < 1 or gap < 0:
-        raise InputError(f"columns is {columns} and gap {gap}, expected at least 1 and 0")
+    require_whole("columns", columns, 1)
+    require_whole("gap", gap, 0)
     rows = -(-count // columns)
     page = np.full(
         (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8

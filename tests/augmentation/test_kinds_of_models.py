@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import pytest
 from augmented_runs import Build, assert_as_explained, checked, distance, random, run
 
 import igonnx
+from igonnx.models import digits
 
 # -- batch axes --------------------------------------------------------------------------------
 
@@ -112,6 +114,22 @@ def test_rows_that_share_a_branch_go_point_by_point(model: Build) -> None:
     with pytest.warns(UserWarning, match="influence each other"):
         attribution = expected.integrated_gradients(x, steps=20)
     assert_as_explained(run(augmented, {"x": x}), attribution, ("x",))
+
+
+def test_rows_that_share_a_scale_go_point_by_point(model: Build) -> None:
+    graph = model(
+        """(float[N, 3] x) => (float[N, 2] y) {
+            codes, scale, zero = DynamicQuantizeLinear(x)
+            q = DequantizeLinear(codes, scale, zero) \n h = MatMul(q, w) \n y = Tanh(h)
+        }""",
+        {"w": random(3, 2)},
+    )
+    augmented = checked(igonnx.augment(graph, steps=20))
+    assert _loop_rows(augmented) == 1
+    x = random(1, 3)
+    with pytest.warns(UserWarning, match="influence each other"):
+        expected = igonnx.Explainer(graph).integrated_gradients(x, steps=20)
+    assert_as_explained(run(augmented, {"x": x}), expected, ("x",))
 
 
 # -- inputs ------------------------------------------------------------------------------------
@@ -240,6 +258,15 @@ def test_functions_stay_functions() -> None:
     augmented = checked(igonnx.augment(graph, steps=12))
     assert [function.name for function in augmented.functions] == ["Wave"]
     assert_as_explained(run(augmented, {"x": x}), expected, ("x",))
+
+
+def test_a_network_brought_back_to_opset_17() -> None:
+    images = digits.test_set()[0][:7]
+    older = onnx.version_converter.convert_version(digits.load(), 17)
+    augmented = checked(igonnx.augment(older, steps=12))
+    assert [(entry.domain, entry.version) for entry in augmented.opset_import] == [("", 17)]
+    expected = igonnx.Explainer(older).integrated_gradients(images, steps=12)
+    assert_as_explained(run(augmented, {"image": images}), expected, ("image",))
 
 
 def test_old_opsets_are_raised_and_new_ones_kept(model: Build) -> None:

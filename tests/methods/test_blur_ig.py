@@ -284,9 +284,13 @@ def test_progress_ends_with_all(model: Build) -> None:
     ("options", "message"),
     [
         ({"steps": 0}, "steps is 0; expected a whole number of at least 1"),
-        ({"max_sigma": 0}, "max_sigma is 0; expected a number above 0"),
-        ({"max_sigma": np.inf}, "max_sigma is inf; expected a number above 0"),
-        ({"max_sigma": None}, "max_sigma is None; expected a number above 0"),
+        ({"max_sigma": 0}, "max_sigma is 0; expected a number above 0 and at most 100000"),
+        (
+            {"max_sigma": 1e9},
+            "max_sigma is 1000000000.0; expected a number above 0 and at most 100000",
+        ),
+        ({"max_sigma": np.inf}, "max_sigma is inf; expected a number above 0 and at most 100000"),
+        ({"max_sigma": None}, "max_sigma is None; expected a number above 0 and at most 100000"),
         ({"grad_step": 0.0}, "grad_step is 0.0; expected a number above 0"),
         ({"grad_step": "x"}, "grad_step is 'x'; expected a number above 0"),
     ],

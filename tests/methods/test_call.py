@@ -79,6 +79,7 @@ def test_arguments_are_checked_before_anything_is_run(model: Build) -> None:
         {"seed": -1},
         {"noise_samples": 0},
         {"timeout": 0},
+        {"progress": 3},
     ):
         with pytest.raises(igonnx.InputError):
             explainer.integrated_gradients(x, **options)
@@ -276,6 +277,33 @@ def test_points_that_have_no_gradient(model: Build, where: str) -> None:
         with pytest.raises(igonnx.EngineError, match=r"at a point of example 1\b") as caught:
             explainer.explain_with(core, x, method="own", baseline=0.5, **options)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrt", [["b"], ["h"]])
+def test_scores_at_points_of_copies(model: Build, wrt: list[str]) -> None:
+    """With noise there are more requests than examples: each has its example's target and other inputs."""
+    explainer = igonnx.Explainer(NET.onnx(model), wrt=wrt)
+    counts: list[int] = []
+
+    def core(call: Call) -> MethodResult:
+        every = np.arange(len(call))[::-1].copy()
+        points = {name: array[every] for name, array in call.requests.x.items()}
+        expected = gradients_at(call, every, points).score
+        np.testing.assert_allclose(scores_at(call, every, points), expected, rtol=1e-5)
+        counts.append(len(call))
+        return _zeros(call)
+
+    _explained(explainer, core, noise="smoothgrad", noise_samples=4)
+    assert sum(counts) == 12
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "idgi", "expected_gradients"])
+def test_examples_of_copies_have_their_own_numbers_in_messages(model: Build, name: str) -> None:
+    graph = model("(float[N, 1] x) => (float[N, 1] y) { y = Log(x) }")
+    explainer = igonnx.Explainer(graph, batch_size=1)
+    method, x = getattr(explainer, name), np.float32([[1], [-2]])
+    with pytest.raises(igonnx.EngineError, match=r"^the score is not finite .* of example 1 "):
+        method(x, baseline=[0.5, 0.6, 0.7])
 
 
 def test_what_a_method_does_not_say_is_evaluated(model: Build) -> None:

@@ -368,3 +368,25 @@ def test_scores_that_are_not_finite_at_the_ends(model: Build) -> None:
         explainer.expected_gradients(np.float32([[2], [0]]), baseline=np.ones((1, 1)))
     with pytest.raises(igonnx.EngineError, match=r"^the score is -inf at a point of example 0"):
         explainer.expected_gradients(np.float32([[2]]), baseline=np.zeros((1, 1)))
+
+
+def test_a_distribution_of_inputs_before_an_inner_tensor(model: Build) -> None:
+    rng = np.random.default_rng(3)
+    table = rng.normal(size=(9, 4)).astype(np.float32)
+    graph = model(
+        """(int64[N, T] ids) => (float[N, 4] y) {
+            z = Gather(e, ids)
+            t = Tanh(z)
+            y = ReduceMean<axes = [1], keepdims = 0>(t)
+        }""",
+        {"e": table},
+    )
+    explainer, ids, rows = (
+        igonnx.Explainer(graph),
+        rng.integers(9, size=(3, 5)),
+        rng.integers(9, size=(4, 5)),
+    )
+    found = explainer.expected_gradients(ids, baseline=[{"ids": row} for row in rows], samples=9)
+    expected = explainer.expected_gradients(ids, baseline={"z": table[rows]}, samples=9)
+    np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.baseline_scores, expected.baseline_scores, atol=1e-6)

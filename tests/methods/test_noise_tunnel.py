@@ -357,3 +357,16 @@ def test_smoothgrad_ig_needs_noise(model: Build) -> None:
     explainer = igonnx.Explainer(NET.onnx(model))
     with pytest.raises(igonnx.InputError, match=r"^noise is None; "):
         explainer.smoothgrad_ig(NET.inputs(1), noise=None)
+
+
+def test_a_width_beyond_the_dtype_is_one_error(mlp: onnx.ModelProto) -> None:
+    """And no warnings of NumPy's beside it, which are errors here."""
+    explainer, x = igonnx.Explainer(mlp), np.ones((2, 6), np.float32)
+    wide = {"noise": "smoothgrad", "noise_std": 1e39, "noise_samples": 2}
+    with pytest.raises(igonnx.EngineError, match=r"^the (score|gradient) is not finite"):
+        explainer.saliency(x, **wide)
+    with pytest.raises(igonnx.EngineError, match=r"^the (score|gradient) is not finite"):
+        explainer.gradient_shap(x, noise_std=1e39, samples=2)
+    far = np.array([[-3e38, 3e38, 0, 0, 0, 0]], np.float32)
+    found = explainer.saliency(far, noise="smoothgrad", noise_samples=2)  # the range itself is not
+    assert np.isfinite(found.of()).all()

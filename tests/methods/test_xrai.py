@@ -361,8 +361,14 @@ def test_an_attribution_has_no_settings_any_more(
 
 
 def test_what_is_no_image(model: ModelMaker, mlp: onnx.ModelProto) -> None:
-    with pytest.raises(igonnx.InputError, match=r"the explained tensor has shape \[2, 6\]$"):
-        igonnx.Explainer(mlp).xrai(np.ones((2, 6)), of="saliency")
+    with pytest.raises(
+        igonnx.InputError, match=r"^xrai explains .*; the input has shape \[2, 6\]$"
+    ):
+        igonnx.Explainer(mlp).xrai(np.ones((2, 6)))
+    with pytest.raises(igonnx.InputError, match=r"; the explained tensor has shape \[2, 9\]$"):
+        igonnx.Explainer(mlp, wrt="t").xrai(
+            np.ones((2, 6)), of="saliency", image=np.ones((2, 1, 9, 9))
+        )
     two = igonnx.Explainer(
         model(
             "(float[N, 1, 4, 4] a, float[N, 1, 4, 4] b) => (float[N, 1, 4, 4] y) { y = Mul(a, b) }"
@@ -370,7 +376,7 @@ def test_what_is_no_image(model: ModelMaker, mlp: onnx.ModelProto) -> None:
     )
     pair = dict.fromkeys("ab", np.ones((1, 1, 4, 4), np.float32))
     with pytest.raises(igonnx.InputError, match=r"2 tensors are explained: choose one with wrt="):
-        two.xrai(pair, of="saliency", target=(0, 0, 0))
+        two.xrai(pair, target=(0, 0, 0))
 
 
 def test_which_of_several_images(model: ModelMaker) -> None:

@@ -83,7 +83,10 @@ class TestDrawing:
             (lambda: draw_boxes(GREY, [5, 5, 1, 9]), r"box 0 is \[5.0, 5.0, 1.0, 9.0\] \(xyxy\)"),
             (lambda: draw_boxes(GREY, [0, 0, 1, 1], box_format="yx"), "box_format is 'yx'"),  # type: ignore[arg-type]
             (lambda: draw_boxes(GREY, [0, 0, 1, 1], colour=(1, 2, 300)), "colour is"),
-            (lambda: draw_boxes(GREY, [0, 0, 1, 1], width=0), "width is 0, expected more than 0"),
+            (
+                lambda: draw_boxes(GREY, [0, 0, 1, 1], width=0),
+                "width is 0, expected a number of pixels > 0",
+            ),
             (lambda: draw_boxes(np.zeros(3), [0, 0, 1, 1]), "the image has shape"),
             (lambda: draw_mask(GREY, np.zeros((1, 4, 4))), r"the mask has shape \[1, 4, 4\]"),
             (lambda: draw_mask(GREY, np.full((4, 4), np.nan)), "16 of 16 values of the mask"),

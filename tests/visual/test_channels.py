@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from igonnx.channels import channel_axis, fits
 from igonnx.errors import InputError
 from igonnx.visual import apply_polarity, colour_signs, reduce_channels, superimpose
-from igonnx.visual.channels import channel_axis, fits
 from igonnx.visual.colours import as_colour
 
 PIXEL = np.array([3.0, -4.0, 0.0]).reshape(3, 1, 1)
@@ -42,7 +42,7 @@ class TestReductions:
             reduce_channels(values[0, 0], rank=3)
 
     def test_unknown_reduction(self):
-        with pytest.raises(InputError, match="reduction is 'max', expected one of 'sum'"):
+        with pytest.raises(InputError, match="reduction is 'max'; expected one of 'sum'"):
             reduce_channels(PIXEL, reduction="max")
 
 
@@ -78,7 +78,7 @@ class TestPolarity:
         assert apply_polarity(np.array([-128], dtype=np.int8), "negative") == 128
 
     def test_unknown_polarity(self):
-        with pytest.raises(InputError, match="polarity is 'up', expected one of 'positive', 'neg"):
+        with pytest.raises(InputError, match="polarity is 'up'; expected one of 'positive', 'neg"):
             apply_polarity(PIXEL, "up")
 
     def test_not_finite(self):

@@ -89,7 +89,7 @@ class TestMorphology:
         with pytest.raises(InputError, match="the footprint "):
             clean_up(np.ones((4, 4)), footprint)
 
-    @pytest.mark.parametrize("thickness", [0, 1.5])
+    @pytest.mark.parametrize("thickness", [0, 1.5, np.nan, None])
     def test_bad_thickness(self, thickness):
         with pytest.raises(InputError, match="thickness is "):
             border(np.ones((4, 4)), thickness)
@@ -158,5 +158,6 @@ class TestComponents:
             top_components(mask, np.ones((3, 3)))
         with pytest.raises(InputError, match="percentage is 101, expected 0 to 100"):
             top_components(mask, mask, percentage=101)
-        with pytest.raises(InputError, match="at_most is 0"):
-            top_components(mask, mask, at_most=0)
+        for bad in (0, 1.5, "9"):
+            with pytest.raises(InputError, match=f"at_most is {bad!r}, expected a whole number"):
+                top_components(mask, mask, at_most=bad)

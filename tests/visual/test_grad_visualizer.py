@@ -109,7 +109,7 @@ class TestProcessGrads:
             ({"image": np.full((20, 30), 256.0)}, "from 256 to 256, expected 0 to 1 or 0 to 255"),
             ({"image": np.full((20, 30), np.nan)}, "expected 0 to 1"),
             ({"image": np.ones((20, 30, 4))}, "the image has shape (20, 30, 4)"),
-            ({"polarity": "up"}, "polarity is 'up', expected one of 'positive', 'negative'"),
+            ({"polarity": "up"}, "polarity is 'up'; expected one of 'positive', 'negative'"),
             ({"clip_above_percentile": 101}, "clip_above_percentile is 101, expected 0 to 100"),
             ({"clip_below_percentile": -1}, "clip_below_percentile is -1, expected 0 to 100"),
             ({"clip_above_percentile": 5, "clip_below_percentile": 6}, "expected the first to be"),

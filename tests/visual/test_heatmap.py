@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 
+from igonnx.channels import channel_axis, reduce_channels
 from igonnx.errors import InputError
 from igonnx.visual import heat_map
-from igonnx.visual.channels import channel_axis, reduce_channels
 from igonnx.visual.heatmap import contributions, normalise
 
 SIGNS = ["all", "positive", "negative", "absolute"]
-
-
-@pytest.fixture
-def values():
-    return np.random.default_rng(0).normal(size=(3, 20, 30))
 
 
 class TestChannels:
@@ -38,7 +33,7 @@ class TestChannels:
         assert channel_axis(shape, layout, size) == expected
 
     def test_unknown_layout(self):
-        with pytest.raises(InputError, match="layout is 'CHW', expected 'NCHW' or 'NHWC'"):
+        with pytest.raises(InputError, match="layout is 'CHW'; expected 'NCHW' or 'NHWC'"):
             channel_axis((3, 4, 5), "CHW")
 
     def test_sum_keeps_completeness(self, values):
@@ -130,10 +125,14 @@ class TestHeatMap:
     @pytest.mark.parametrize(
         ("option", "message"),
         [
-            ({"sign": "both"}, "sign is 'both', expected one of 'all', 'positive'"),
+            ({"sign": "both"}, "sign is 'both'; expected one of 'all', 'positive'"),
             ({"share": 0}, "share is 0, expected"),
             ({"share": 1.5}, "share is 1.5, expected"),
+            ({"share": None}, "share is None, expected"),
             ({"smooth": -1}, "smooth is -1, expected"),
+            ({"smooth": np.inf}, "smooth is inf, expected"),
+            ({"smooth": "4"}, "smooth is '4', expected"),
+            ({"outlier_percentile": None}, "outlier_percentile is None, expected"),
             ({"outlier_percentile": 100}, "outlier_percentile is 100, expected"),
         ],
     )

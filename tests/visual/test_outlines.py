@@ -249,7 +249,7 @@ class TestOutline:
             ({"values": np.ones(4)}, "the attribution has shape (4,), expected [H, W]"),
             ({"values": np.ones((6, 4))}, "the attribution has 6 x 4 pixels and the image 4 x 6"),
             ({"image": np.ones((4, 6, 2))}, "the image has shape (4, 6, 2)"),
-            ({"sign": "both"}, "sign is 'both', expected one of"),
+            ({"sign": "both"}, "sign is 'both'; expected one of"),
             ({"percentage": -1}, "percentage is -1, expected 0 to 100"),
             ({"share": 2}, "share is 2, expected"),
             ({"width": 0}, "width is 0, expected"),

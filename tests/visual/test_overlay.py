@@ -13,16 +13,6 @@ from igonnx.visual.overlay import as_rgb, resize_heat
 SIGNS = ["all", "positive", "negative", "absolute"]
 
 
-@pytest.fixture
-def values():
-    return np.random.default_rng(0).normal(size=(3, 20, 30))
-
-
-@pytest.fixture
-def image():
-    return np.random.default_rng(1).random((20, 30, 3))
-
-
 class TestOverlay:
     @pytest.mark.parametrize("sign", SIGNS)
     def test_shape_and_dtype(self, values, image, sign):

@@ -1,10 +1,11 @@
 """The path in pictures: score and slope over alpha, baseline and image, and what lies between."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from page_text import assert_all_text_is_on_the_page
 
 from igonnx.attribution import Attribution, Path
 from igonnx.errors import InputError
@@ -35,21 +36,6 @@ def curve(axes, label):
 
 def texts_of(figure):
     return [text.get_text() for text in figure.texts]
-
-
-def assert_all_text_is_on_the_page(figure):
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.get_size_inches() * figure.dpi
-    texts = list(figure.texts)
-    for axes in figure.axes:
-        texts += [axes.xaxis.label, axes.yaxis.label, axes.title]
-        if axes.get_legend() is not None:
-            texts.append(axes.get_legend())
-    for text in texts:
-        box = text.get_window_extent()
-        assert min(box.x0, box.y0) >= 0
-        assert box.x1 <= width
-        assert box.y1 <= height
 
 
 class TestRunningIntegral:
@@ -195,16 +181,6 @@ class TestPath:
         assert message in str(caught.value)
 
 
-@pytest.fixture
-def image():
-    return np.random.default_rng(1).random((20, 30, 3))
-
-
-@pytest.fixture
-def values():
-    return np.random.default_rng(0).normal(size=(3, 20, 30))
-
-
 def pictures_of(figure):
     return [axes.images[0].get_array() for axes in figure.axes]
 
@@ -251,8 +227,9 @@ class TestBaseline:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"baseline": 2.0}, "baseline is 2, expected an image, or a shade from 0 to 1"),
+            ({"baseline": 2.0}, "baseline is 2.0, expected an image, or a shade from 0 to 1"),
             ({"baseline": np.nan}, "baseline is nan"),
+            ({"baseline": None}, "baseline is None, expected an image, or a shade"),
             ({"baseline": np.zeros((20, 31, 3))}, "the baseline is of 20 x 31 pixels, expected 20"),
             ({"image_opacity": -0.1}, "image_opacity is -0.1, expected 0 to 1"),
             ({"outlier_percentile": 101}, "outlier_percentile is 101"),
@@ -305,7 +282,7 @@ class TestInterpolations:
             plot_interpolations(image, alphas=alphas)
 
     def test_bad_columns(self, image):
-        with pytest.raises(InputError, match="columns is 0, expected at least 1"):
+        with pytest.raises(InputError, match="columns is 0; expected a whole number of at least 1"):
             plot_interpolations(image, columns=0)
 
 
@@ -333,6 +310,15 @@ class TestAttribution:
     def test_plot_interpolations(self, attribution, image):
         figure = attribution.plot_interpolations(image, alphas=[0.0, 1.0], index=1)
         assert figure.axes[1].get_xlabel() == f"α = 1\nscore {attribution.path[1].score[-1]:.3g}"
+
+    @pytest.mark.parametrize(
+        "method", ["blur_ig steps=5", "xrai variant=full of guided_ig rule=left steps=5"]
+    )
+    def test_scores_of_another_path_are_not_those_of_the_straight_one(
+        self, attribution, image, method
+    ):
+        figure = replace(attribution, method=method).plot_interpolations(image, alphas=[0.0, 1.0])
+        assert figure.axes[1].get_xlabel() == "α = 1"
 
     def test_no_such_example(self, attribution, image):
         with pytest.raises(InputError, match="index is 2; expected 0 to 1"):

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from page_text import assert_all_text_is_on_the_page
 
 from igonnx.errors import InputError
 from igonnx.visual import features_text, plot_features, plot_waterfall, waterfall_text
-from igonnx.visual.bars_text import waterfall_levels
-from igonnx.visual.ranking import rank_features
+from igonnx.visual.ranking import rank_features, waterfall_levels
 
 VALUES = np.array([0.5, -2.0, 0.0, 1.0, 0.25])
 NAMES = ["age", "income", "zip", "debt", "pets"]
@@ -58,7 +58,7 @@ class TestRanking:
             ({"values": VALUES, "names": ["a"]}, "1 names were given for 5 features"),
             ({"values": VALUES, "names": "abcde"}, "1 names were given for 5 features"),
             ({"values": VALUES, "data": [1, 2]}, "2 values of features were given for 5 features"),
-            ({"values": VALUES, "top": 0}, "top is 0, expected a whole number of at least 1"),
+            ({"values": VALUES, "top": 0}, "top is 0; expected a whole number of at least 1"),
             ({"values": VALUES, "top": True}, "top is True"),
         ],
     )
@@ -159,7 +159,6 @@ class TestFigures:
         plot_waterfall(values, baseline_score=1, score=1).savefig(_nowhere())
 
     def test_nothing_is_cut_off(self) -> None:
-        """Every text lies within the page."""
         figure = plot_waterfall(
             np.linspace(-1, 2, 12),
             names=[f"a rather long name of feature {i}" for i in range(12)],
@@ -167,15 +166,7 @@ class TestFigures:
             score=2.85841,
             title="A title that is so long that the page has to become wider for it",
         )
-        figure.draw_without_rendering()
-        page = figure.bbox
-        texts = [*figure.texts, *figure.axes[0].texts, *figure.axes[0].get_yticklabels()]
-        for text in texts:
-            extent = text.get_window_extent()
-            assert page.x0 <= extent.x0
-            assert extent.x1 <= page.x1
-            assert page.y0 <= extent.y0
-            assert extent.y1 <= page.y1
+        assert_all_text_is_on_the_page(figure)
 
 
 def _nowhere() -> Any:

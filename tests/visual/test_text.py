@@ -222,5 +222,5 @@ class TestTerminal:
         assert ("\x1b" in text_terminal(["a"], [1.0])) == expected
 
     def test_bad_width(self) -> None:
-        with pytest.raises(InputError, match="width is 0, expected a whole number of at least 1"):
+        with pytest.raises(InputError, match="width is 0; expected a whole number of at least 1"):
             text_terminal(["a"], [1.0], width=0)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from igonnx.errors import InputError
-from igonnx.visual import binarise, keep_share, linear_transform, share_threshold
+from igonnx.visual import (
+    binarise,
+    keep_share,
+    linear_transform,
+    share_threshold,
+    top_components,
+)
 
 
 class TestKeepShare:
@@ -39,7 +45,7 @@ class TestShareThreshold:
         assert share_threshold(np.full((3, 3), -2.0), 50) == 2
         assert share_threshold(np.array([True, False]), 100) == 0
 
-    @pytest.mark.parametrize("bad", [-1, 100.5, np.nan])
+    @pytest.mark.parametrize("bad", [-1, 100.5, np.nan, None, "90"])
     def test_percentage_out_of_range(self, bad):
         with pytest.raises(InputError, match=r"percentage is .*, expected 0 to 100"):
             share_threshold(SIGNED, bad)
@@ -81,6 +87,7 @@ class TestLinearTransform:
             ({"clip_below_percentile": -1}, "clip_below_percentile is -1, expected 0 to 100"),
             ({"clip_above_percentile": 50}, "clip_below_percentile is 70.0 and"),
             ({"lower_end": 1}, "lower_end is 1, expected"),
+            ({"lower_end": None}, "lower_end is None, expected"),
         ],
     )
     def test_bad_arguments(self, arguments, message):
@@ -101,5 +108,20 @@ class TestBinarise:
         np.testing.assert_array_equal(binarise(np.array([True, False])), [True, False])
 
     def test_bad_threshold(self):
-        with pytest.raises(InputError, match="threshold is -1, expected"):
-            binarise(np.ones(3), -1)
+        for bad in (-1, None):
+            with pytest.raises(InputError, match=f"threshold is {bad}, expected"):
+                binarise(np.ones(3), bad)
+
+
+def test_sums_of_huge_numbers_do_not_overflow():
+    huge = SIGNED * (1e308 / np.abs(SIGNED).max())
+    np.testing.assert_array_equal(keep_share(huge, 0.5) != 0, keep_share(SIGNED, 0.5) != 0)
+    np.testing.assert_allclose(linear_transform(huge), linear_transform(SIGNED))
+    assert top_components(np.ones(SIGNED.shape, bool), huge).all()
+
+
+def test_what_keeps_a_share():
+    with pytest.raises(InputError, match="1 of 2 values of the heat map are NaN or infinite"):
+        keep_share(np.array([1.0, np.nan]), 0.5)
+    with pytest.raises(InputError, match="share is '9', expected more than 0"):
+        keep_share(SIGNED, "9")

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from page_text import assert_all_text_is_on_the_page
 
 from igonnx.attribution import Attribution, Path
 from igonnx.errors import InputError
@@ -20,11 +20,6 @@ UNSIGNED = ["masked_image", "alpha_scaling"]
 @pytest.fixture
 def values():
     return np.random.default_rng(0).normal(size=(3, 20, 30)) ** 3
-
-
-@pytest.fixture
-def image():
-    return np.random.default_rng(1).random((20, 30, 3))
 
 
 def normalised_as_captum(channels_last, sign, percentile):
@@ -183,8 +178,8 @@ class TestView:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"kind": "heatmap"}, "kind is 'heatmap', expected one of 'original_image'"),
-            ({"sign": "absolute_value"}, "sign is 'absolute_value', expected one of 'all'"),
+            ({"kind": "heatmap"}, "kind is 'heatmap'; expected one of 'original_image'"),
+            ({"sign": "absolute_value"}, "sign is 'absolute_value'; expected one of 'all'"),
             ({"outlier_percentile": -1}, "outlier_percentile is -1, expected 0 to 100"),
             ({"outlier_percentile": 100}, "outlier_percentile is 100, expected 0 to 100"),
             ({"outlier_percentile": np.nan}, "outlier_percentile is nan"),
@@ -348,17 +343,7 @@ class TestFigure:
             title="A rather long name of a class, with a comma, and another name",
             subtitle="and below it some numbers: " + "0.123   " * 8,
         )
-        FigureCanvasAgg(figure).draw()
-        width, height = figure.get_size_inches() * figure.dpi
-        for axes in figure.axes:
-            for text in (axes.xaxis.label, *axes.get_yticklabels()):
-                box = text.get_window_extent()
-                assert box.x0 >= 0
-                assert box.x1 <= width
-                assert box.y0 >= 0
-                assert box.y1 <= height
-        for text in figure.texts:
-            assert text.get_window_extent().x1 <= width
+        assert_all_text_is_on_the_page(figure)
 
     def test_figures_belong_to_no_window(self, values, image):
         from matplotlib import _pylab_helpers
@@ -373,9 +358,12 @@ class TestFigure:
             ({"kinds": ["heat_map"], "signs": ["all", "all"]}, "signs has 2 entries, expected 1"),
             ({"kinds": ["heat_map"], "titles": ["a", "b"]}, "titles has 2 entries, expected 1"),
             ({"kinds": ["heat_map"], "titles": "a"}, "titles is 'a', expected one caption"),
-            ({"kinds": ["heat"]}, "kind is 'heat', expected one of"),
-            ({"signs": ["al", "all", "all"]}, "sign is 'al', expected one of"),
-            ({"columns": 0}, "columns is 0, expected at least 1"),
+            ({"kinds": None}, "kinds is None, expected a name or a list of names"),
+            ({"signs": 3}, "signs is 3, expected a name or a list of names"),
+            ({"titles": 3}, "titles is 3, expected one caption for each view"),
+            ({"kinds": ["heat"]}, "kind is 'heat'; expected one of"),
+            ({"signs": ["al", "all", "all"]}, "sign is 'al'; expected one of"),
+            ({"columns": 0}, "columns is 0; expected a whole number of at least 1"),
             ({"colours": "nonsuch"}, "colours is 'nonsuch'"),
         ],
     )
@@ -396,3 +384,6 @@ def test_attribution_draws_the_example_asked_for(image):
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), expected)
     with pytest.raises(InputError, match="index is 2; expected 0 to 1"):
         attribution.plot_views(image, index=2)
+    for bad in ("1", 1.0):
+        with pytest.raises(InputError, match=f"index is {bad!r}; expected 0 to 1"):
+            attribution.plot_views(image, index=bad)

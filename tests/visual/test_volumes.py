@@ -128,7 +128,9 @@ class TestMontage:
             (np.zeros((0, 4, 4, 3), dtype=np.uint8), {}),
             (np.zeros((2, 4, 4, 3)), {}),
             (np.zeros((2, 4, 4, 3), dtype=np.uint8), {"columns": 0}),
+            (np.zeros((2, 4, 4, 3), dtype=np.uint8), {"columns": 1.5}),
             (np.zeros((2, 4, 4, 3), dtype=np.uint8), {"gap": -1}),
+            (np.zeros((2, 4, 4, 3), dtype=np.uint8), {"gap": None}),
         ],
     )
     def test_bad_arguments(self, slices, options):

@@ -10,16 +10,6 @@ from igonnx.visual import plot
 from igonnx.visual.colours import diverging
 
 
-@pytest.fixture
-def values():
-    return np.random.default_rng(0).normal(size=(3, 20, 30))
-
-
-@pytest.fixture
-def image():
-    return np.random.default_rng(1).random((20, 30, 3))
-
-
 class TestFigure:
     @pytest.mark.parametrize("shape", [(8, 8), (20, 200), (200, 20), (1, 1)])
     def test_saves_without_a_window(self, shape):
@@ -40,7 +30,11 @@ class TestFigure:
         assert labels == [f"\u2212{largest:.2g}", "0", f"+{largest:.2g}"]
 
     def test_all_zero(self, image):
-        plot(np.zeros((3, 20, 30)), image).savefig(io.BytesIO(), format="png")
+        figure = plot(np.zeros((3, 20, 30)), image)
+        signed, bar = figure.axes[2:]
+        assert np.ptp(signed.images[0].get_array(), axis=(0, 1)).max() == 0
+        assert [label.get_text() for label in bar.get_yticklabels()] == ["\u22121", "0", "+1"]
+        figure.savefig(io.BytesIO(), format="png")
 
     def test_nan_is_an_error(self, values, image):
         values[0, 0, 0] = np.nan

@@ -1,18 +1,18 @@
-"""From an attribution with channels to one number per pixel."""
+"""Where the channels of an array are, and from them to one number per pixel."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.checks import as_finite, require_choice
 from igonnx.errors import InputError
 
 __all__ = [
     "Layout",
     "Reduction",
-    "as_finite",
     "channel_axis",
     "fits",
     "one_example",
@@ -21,22 +21,6 @@ __all__ = [
 
 Layout = Literal["NCHW", "NHWC"]
 Reduction = Literal["sum", "mean", "norm", "strongest"]
-
-
-def as_finite(values: NDArray[Any], what: str = "the attribution") -> NDArray[np.float64]:
-    """Bring numbers of any real dtype to float64, same shape; `what` names them in errors.
-
-    Raises `InputError` for anything but booleans, integers and floats, and for NaN and infinity.
-    """
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{what} has dtype {array.dtype}, expected numbers")
-    array = array.astype(np.float64)
-    finite = np.isfinite(array)
-    if not finite.all():
-        bad = array.size - int(finite.sum())
-        raise InputError(f"{bad} of {array.size} values of {what} are NaN or infinite")
-    return array
 
 
 def reduce_channels(
@@ -58,9 +42,7 @@ def reduce_channels(
     attribution of a volume, [D, H, W] for [H, W] everywhere above. Raises `InputError` for other
     shapes, several examples, NaN and infinity.
     """
-    if reduction not in get_args(Reduction):
-        choices = ", ".join(repr(choice) for choice in get_args(Reduction))
-        raise InputError(f"reduction is {reduction!r}, expected one of {choices}")
+    require_choice("reduction", reduction, Reduction)
     array = one_example(values, rank)
     if absolute:
         array = np.abs(array)
@@ -113,8 +95,7 @@ def channel_axis(
     """
     behind = len(shape) - 1
     if layout is not None:
-        if layout not in get_args(Layout):
-            raise InputError(f"layout is {layout!r}, expected 'NCHW' or 'NHWC'")
+        require_choice("layout", layout, Layout)
         return 0 if layout == "NCHW" else behind
     first, last = shape[0], shape[-1]
     if size is not None and (shape[1:] == size) != (shape[:-1] == size):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from igonnx.channels import Layout
 from igonnx.errors import InputError
 from igonnx.visual.colours import diverging
-from igonnx.visual.heatmap import Layout, Sign, contributions, full_scale
+from igonnx.visual.heatmap import Sign, contributions, full_scale, in_scale
 from igonnx.visual.overlay import as_rgb, render
 from igonnx.visual.page import require_matplotlib
 from igonnx.visual.panels import PanelPage, bar_marks
@@ -18,7 +18,7 @@ from igonnx.visual.panels import PanelPage, bar_marks
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot", "require_matplotlib"]
+__all__ = ["plot"]
 
 OVERLAY_CAPTIONS: dict[Sign, str] = {
     "absolute": "where the score comes from",
@@ -62,7 +62,7 @@ def plot(
         outlier_percentile=outlier_percentile,
     )
     signed = contributions(values, layout=layout, size=size)
-    scale = full_scale(signed, outlier_percentile) or 1.0
+    scale = full_scale(signed, outlier_percentile)
     usual = ["input, as the model sees it", OVERLAY_CAPTIONS[sign], "contribution of each pixel"]
     if captions is not None and len(captions) != len(usual):
         raise InputError(f"{len(captions)} captions were given for {len(usual)} panels")
@@ -72,6 +72,6 @@ def plot(
     )
     page.show(0, picture)
     page.show(1, overlay)
-    page.show(2, diverging(np.clip(signed, -scale, scale) / scale))
-    page.bar(2, diverging, bar_marks(scale, "all"))
+    page.show(2, diverging(in_scale(signed, scale)))
+    page.bar(2, diverging, bar_marks(scale or 1.0, "all"))
     return page.figure
