@@ -347,6 +347,8 @@ class TestErrors:
             cwd=unchanged,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # What runs in the background of a shell ignores Ctrl-C, and so would its children.
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
         )
         while not (unchanged / "new").exists() and started.poll() is None:
             time.sleep(0.05)

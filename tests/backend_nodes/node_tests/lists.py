@@ -9,12 +9,14 @@ _TIED = (
     "every window or slice holds its extremum more than once: a kink in every element that counts"
 )
 _RANDOM = "the output is random"
+_JUMPS = "the number of elements is at a jump: it changes with every input"
 
 # There is no derivative to compare with.
 EXCLUDED: dict[str, str] = {
     "test_ai_onnx_ml_binarizer": _ROUNDED,
     "test_ai_onnx_ml_tree_ensemble_set_membership": _ROUNDED,
     "test_ai_onnx_ml_tree_ensemble_single_tree": _ROUNDED,
+    "test_causal_conv_with_state_silu_fp16": "in half precision only, where its differences are mostly rounding",
     "test_ceil": _ROUNDED,
     "test_ceil_example": _ROUNDED,
     "test_dynamicquantizelinear_min_adjusted": "the scale follows the largest element, which is there twice: a kink",
@@ -31,6 +33,12 @@ EXCLUDED: dict[str, str] = {
     "test_maxpool_3d_dilations": _TIED,
     "test_maxpool_3d_dilations_use_ref_impl": _TIED,
     "test_melweightmatrix": "the edges of the bands are rounded to whole bins",
+    "test_range_bfloat16_type_positive_delta": _JUMPS,
+    "test_range_bfloat16_type_positive_delta_expanded": _JUMPS,
+    "test_range_float16_type_positive_delta": _JUMPS,
+    "test_range_float16_type_positive_delta_expanded": _JUMPS,
+    "test_range_float_type_positive_delta": _JUMPS,
+    "test_range_float_type_positive_delta_expanded": _JUMPS,
     "test_reduce_min_default_axes_keepdims_example": _TIED,
     "test_round": _ROUNDED,
     "test_sign": _ROUNDED,

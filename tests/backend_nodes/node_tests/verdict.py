@@ -31,7 +31,7 @@ class Outcome(enum.StrEnum):
     REFUSED = "refused"  # an igonnx.Error that says why
     FAILED = "failed"  # any other error, or onnxruntime does not run the graph
     INELIGIBLE = "ineligible"  # there is nothing to compare with
-    NOT_RUN = "not run"  # onnxruntime does not run the model as it comes
+    NOT_RUN = "not run"  # onnxruntime does not run the model as it comes, or lacks bfloat16 kernels for its gradient
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _judge(test: NodeTest) -> Verdict:
     if not findings.lines:
         return Verdict(Outcome.INELIGIBLE, findings.reason)
     worst = Verdict(Outcome.RIGHT, "", findings.source)
-    order = [Outcome.RIGHT, Outcome.REFUSED, Outcome.FAILED, Outcome.WRONG]
+    order = [Outcome.RIGHT, Outcome.NOT_RUN, Outcome.REFUSED, Outcome.FAILED, Outcome.WRONG]
     for output, inputs in findings.pairs.items():
         outcome, detail = _judge_output(test, findings, output, inputs)
         if order.index(outcome) > order.index(worst.outcome):
@@ -96,7 +96,8 @@ def _judge_graph(
     try:
         gradients = Runtime(proto)(feeds, [f"grad_{name}" for name in inputs])
     except RuntimeRefusedError as error:
-        return Outcome.FAILED, str(error)
+        lacking = "Could not find an implementation" in str(error) and _has_bfloat16(test)
+        return Outcome.NOT_RUN if lacking else Outcome.FAILED, str(error)
     for line in findings.lines:
         if output in line.slopes and line.wrt in inputs:
             gradient = gradients[f"grad_{line.wrt}"]
@@ -107,6 +108,11 @@ def _judge_graph(
             if problem:
                 return Outcome.WRONG, f"d/d{line.wrt}: {problem}"
     return Outcome.RIGHT, ""
+
+
+def _has_bfloat16(test: NodeTest) -> bool:
+    """Whether a tensor fed to it is in bfloat16, for which onnxruntime's CPU provider has but a few kernels."""
+    return any(getattr(array, "dtype", None) == ml_dtypes.bfloat16 for array in test.feeds.values())
 
 
 def _compare(
