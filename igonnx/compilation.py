@@ -13,7 +13,7 @@ import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.selection import tensors_per_example, tensors_to_explain
 from igonnx.batching import settle_batching
-from igonnx.errors import ModelError
+from igonnx.errors import InputError, ModelError
 from igonnx.explanation_graph import build_explanation_graph
 from igonnx.graph.builder import rank
 from igonnx.model import Model, ModelSource
@@ -46,6 +46,10 @@ def compile(  # noqa: A001
     The arguments, and what is raised, are those of `igonnx.augment`.
     """
     loaded = Model.load(model)
+    if METADATA in loaded.metadata:
+        raise InputError(
+            f"{loaded.name}: this is an explanation graph already (it was made by igonnx.compile): compile the model"
+        )
     explained = loaded.find_output(output)
     tensors = tensors_to_explain(loaded, wrt, explained, straight_through=straight_through)
     if wrt is None:

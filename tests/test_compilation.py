@@ -145,3 +145,8 @@ def test_external_data_stay_outside(tmp_path: Path) -> None:
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(igonnx.InputError, match=message):
         igonnx.compile(digits.load(), **settings)
+
+
+def test_an_explanation_graph_is_not_compiled_again() -> None:
+    with pytest.raises(igonnx.InputError, match="is an explanation graph already"):
+        igonnx.compile(igonnx.compile(digits.load()))

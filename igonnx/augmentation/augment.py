@@ -23,6 +23,7 @@ from igonnx.row_gradient import Apply, build_row_gradient, normalised_apply
 __all__ = ["METADATA", "augment"]
 
 METADATA = "igonnx.augmented"
+COMPILED = "igonnx.compiled"  # as igonnx.compilation writes it
 
 
 def augment(
@@ -101,8 +102,7 @@ def augment(
         noise_samples: copies per input, for "smoothgrad_ig".
         noise_std: standard deviation of their noise in the units of the explained tensor; None: 15 % of the range of
             each example's values.
-        seed: of the noise. ONNX Runtime goes on drawing from one run of a session to the next: only the first run of
-            a session is the same each time.
+        seed: of the noise, which is the same in every run. See `igonnx.augmentation.normal`.
         straight_through: as for `igonnx.Explainer`.
 
     Raises:
@@ -115,6 +115,10 @@ def augment(
     if METADATA in loaded.metadata:
         raise InputError(
             f"{loaded.name}: this model explains itself already (it was made by igonnx.augment): augment the original"
+        )
+    if COMPILED in loaded.metadata:
+        raise InputError(
+            f"{loaded.name}: this is the explanation graph of a model (by igonnx.compile): augment the model"
         )
     explained = loaded.find_output(output)
     tensors = tensors_to_explain(loaded, wrt, explained, straight_through=straight_through)
@@ -147,6 +151,7 @@ def augment(
         fixed_rows=batching.fixed_rows,
         straight_through=straight_through,
     )
+    require_finite("baseline", baseline, rows.dtype)
     made = with_explanation(_host(loaded, original, [plan.output, *names]), plan, rows)
     description = {
         "version": version("igonnx"),

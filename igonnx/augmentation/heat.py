@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import cast
 
 import numpy as np
@@ -60,7 +61,7 @@ def pictures_of(
         return ()
     if kind not in HEATMAPS:
         raise InputError(f"heatmap is {kind!r}; expected None, {', '.join(map(repr, HEATMAPS))}")
-    if not 0 <= threshold <= 1:
+    if not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
         raise InputError(f"heatmap_threshold is {threshold!r}; expected a number from 0 to 1")
     inputs = {info.name: info.shape for info in model.inputs}
     images = [name for name, shape in inputs.items() if len(shape) == 4]
@@ -96,7 +97,10 @@ def draw(op: GraphBuilder, picture: Picture, attribution: ir.Value, model: Model
     sizes = [(image, side) for side in sides]
     drawn = [Result(f"heatmap_{picture.name}", heat, sizes)]
     if picture.kind == "overlay":
-        strength = op.Cast(op.Round(op.Mul(heat, 255.0)), to=int(ir.DataType.INT64))
+        drawable = op.Where(
+            op.IsNaN(heat), op.scalar(0.0, heat), heat
+        )  # NaN is no place in a table
+        strength = op.Cast(op.Round(op.Mul(drawable, 255.0)), to=int(ir.DataType.INT64))
         colours = op.Gather(_table(picture.threshold), strength, axis=0)
         colours.type = ir.TensorType(ir.DataType.UINT8)
         drawn.append(Result(f"overlay_{picture.name}", colours, [*sizes, 4]))

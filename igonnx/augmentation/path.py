@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from igonnx.augmentation.normal import normal_noise
 from igonnx.augmentation.transplant import ROWS, transplant
 from igonnx.graph.builder import GraphBuilder, dims, rank
 from igonnx.row_gradient import RowGradient
@@ -195,7 +196,8 @@ class _Route:
         shares = []
         for name, x, difference in zip(names, self.ends.x, differences, strict=True):
             gradient = op.Reshape(op.cast(made[f"gradient:{name}"], dtype), apart)
-            total = op.Reshape(op.MatMul(op.Unsqueeze(weight, [0]), gradient), op.Shape(x))
+            total = op.MatMul(op.Unsqueeze(weight, [0]), gradient)
+            total = op.Reshape(total, op.Shape(x), allowzero=1)  # of no examples as well
             shares.append(
                 op.Mul(total, difference) if self.points.times_difference else op.Abs(total)
             )
@@ -221,8 +223,10 @@ class _Route:
         for place, x in enumerate(self.ends.x):
             axes = list(range(1, rank(x)))
             sizes = op.Slice(op.Shape(x), [1], [rank(x)], [0])
-            like = op.zeros(op.join([noise.samples, 1], sizes), cast("ir.DataType", x.dtype))
-            normal = op.RandomNormalLike(like, seed=float(noise.seed + place))
+            shape = op.join([noise.samples, 1], sizes)
+            normal = op.cast(
+                normal_noise(op, shape, [noise.seed, place]), cast("ir.DataType", x.dtype)
+            )
             if noise.std is None:
                 spread = op.Sub(op.reduce("ReduceMax", x, axes), op.reduce("ReduceMin", x, axes))
                 drawn.append(op.Mul(normal, op.Mul(op.Unsqueeze(spread, [0]), USUAL)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -21,10 +22,14 @@ __all__ = ["METHODS", "default_target", "noise_of", "points_of", "require_finite
 METHODS = ("integrated_gradients", "saliency", "input_x_gradient", "smoothgrad_ig")
 
 
-def require_finite(name: str, number: object) -> None:
-    """Raise `InputError` unless the argument `name` is a finite number."""
-    if not isinstance(number, Real) or isinstance(number, bool) or not np.isfinite(float(number)):
-        raise InputError(f"{name} is {number!r}; expected a finite number")
+def require_finite(name: str, number: object, dtype: np.dtype[np.generic] | None = None) -> None:
+    """Raise `InputError` unless the argument `name` is a finite number, also as a `dtype`."""
+    largest = float(np.finfo(np.float64 if dtype is None else cast("Any", dtype)).max)
+    plain = number.item() if isinstance(number, np.generic) else number
+    known = isinstance(plain, Real) and not isinstance(plain, bool)
+    if not known or not -largest <= cast("float", plain) <= largest:
+        kind = "" if dtype is None else f" in {dtype}"
+        raise InputError(f"{name} is {number!r}; expected a finite number{kind}")
 
 
 def points_of(method: str, steps: int, rule: str, chunk: int, *, alone: bool) -> Points:
@@ -50,7 +55,7 @@ def noise_of(method: str, samples: int, std: float | None, seed: int) -> Noise |
     require_whole("noise_samples", samples, 1)
     require_whole("seed", seed, 0)
     if std is not None and not (
-        isinstance(std, int | float) and not isinstance(std, bool) and 0 <= std < float("inf")
+        isinstance(std, Real) and not isinstance(std, bool) and 0 <= float(std) < float("inf")
     ):
         raise InputError(f"noise_std is {std!r}; expected None or a number of at least 0")
     return Noise(int(samples), None if std is None else float(std), int(seed))
@@ -84,7 +89,7 @@ def default_target(target: int | Sequence[int] | str, output: ir.Value, batching
                 "is not either: feed it when you run the model"
             )
         place = place * (size if isinstance(size, int) else 1) + i
-    return place
+    return int(place)
 
 
 def _axes(sizes: Sequence[int | str | None]) -> str:

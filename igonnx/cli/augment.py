@@ -139,6 +139,12 @@ def _check(request: Request) -> None:
     for option, given in (("-o", request.written), ("--triton", request.triton)):
         if given == "":
             raise InputError(f"{option} is empty, expected a path")
+    if request.written is not None and request.triton is not None:
+        file, root = Path(request.written).resolve(), Path(request.triton).resolve()
+        if file in (root, *root.parents):
+            raise InputError(
+                f"-o '{request.written}' would be a file where --triton '{request.triton}' needs a folder"
+            )
     if request.triton is None:
         for option, unused in (
             ("--name", request.name),

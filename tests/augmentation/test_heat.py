@@ -79,6 +79,19 @@ def test_nothing_to_draw_gives_an_empty_map(model: Build) -> None:
     assert not found["overlay_x"][..., 3].any()
 
 
+def test_what_is_not_a_number_is_transparent_and_stops_no_prediction(model: Build) -> None:
+    graph = model("(float[N, 3, 6, 6] x) => (float[N, 3, 6, 6] y) { y = Tanh(x) }")
+    augmented = checked(igonnx.augment(graph, steps=4, heatmap="overlay", target=(0, 1, 1)))
+    x = random(2, 3, 6, 6)
+    whole = run(augmented, {"x": x})
+    x[0, 0, 1, 1] = np.nan
+    found = run(augmented, {"x": x})
+    assert np.isnan(found["heatmap_x"][0, 1, 1])
+    assert found["overlay_x"][0, 1, 1, 3] == 0
+    np.testing.assert_array_equal(found["overlay_x"][1], whole["overlay_x"][1])
+    np.testing.assert_array_equal(found["y"], run(graph, {"x": x})["y"])
+
+
 def test_one_pixel_alone_is_drawn_in_full(model: Build) -> None:
     graph = model("(float[N, 3, 20, 20] x) => (float[N, 3, 20, 20] y) { y = Mul(x, x) }")
     x = np.zeros((1, 3, 20, 20), np.float32)

@@ -159,10 +159,15 @@ def test_a_baseline_of_another_shape_is_refused(
             run(augmented, {"image": images[:count], "baseline": np.zeros(shape, np.float32)})
 
 
-@pytest.mark.parametrize("baseline", ["black", float("nan"), float("inf"), None, [0.0]])
+@pytest.mark.parametrize("baseline", ["black", float("nan"), float("inf"), None, [0.0], 10**400])
 def test_a_default_baseline_is_a_number(baseline: Any) -> None:
     with pytest.raises(igonnx.InputError, match=r"^baseline is .*; expected a finite number$"):
         igonnx.augment(digits.load(), baseline=baseline)
+
+
+def test_a_default_baseline_is_finite_in_the_dtype_of_the_model() -> None:
+    with pytest.raises(igonnx.InputError, match=r"^baseline is 1e\+39; expected .* in float32$"):
+        igonnx.augment(digits.load(), baseline=1e39)
 
 
 # -- lazy --------------------------------------------------------------------------------------
@@ -210,12 +215,58 @@ def test_lazy_with_sizes_known_at_run_time(model: Build) -> None:
     assert run(opened, {"x": random(2, 5, 3)})["attribution_x"].shape == (0, 5, 3)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"chunk": 100}, {"method": "smoothgrad_ig", "noise_samples": 2}, {"heatmap": "overlay"}],
+)
+def test_no_examples_are_predicted_and_explained(
+    settings: dict[str, Any], images: np.ndarray
+) -> None:
+    found = run(igonnx.augment(digits.load(), steps=12, **settings), {"image": images[:0]})
+    shapes = {name: array.shape for name, array in found.items()}
+    drawn = {"heatmap_image": (0, 8, 8), "overlay_image": (0, 8, 8, 4)}
+    assert shapes == {
+        "logits": (0, 10),
+        "attribution_image": (0, 1, 8, 8),
+        "completeness_delta": (0,),
+        **(drawn if "heatmap" in settings else {}),
+    }
+
+
+def test_settings_may_be_numbers_of_numpy() -> None:
+    settings = {"method": "smoothgrad_ig", "heatmap": "overlay"}
+    plain = igonnx.augment(
+        digits.load(),
+        steps=4,
+        target=3,
+        baseline=float(np.float32(3e38)),
+        noise_std=0.5,
+        heatmap_threshold=0.25,
+        **settings,
+    )
+    same = igonnx.augment(
+        digits.load(),
+        steps=np.int64(4),
+        target=np.int64(3),
+        baseline=np.float32(3e38),
+        noise_std=np.float32(0.5),
+        heatmap_threshold=np.float32(0.25),
+        **settings,
+    )
+    assert same == plain
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 
 def test_an_augmented_model_is_not_augmented_again(augmented: onnx.ModelProto) -> None:
     with pytest.raises(igonnx.InputError, match="explains itself already"):
         igonnx.augment(augmented)
+
+
+def test_an_explanation_graph_is_not_augmented() -> None:
+    with pytest.raises(igonnx.InputError, match="is the explanation graph of"):
+        igonnx.augment(igonnx.compile(digits.load()))
 
 
 @pytest.mark.parametrize(
@@ -230,6 +281,10 @@ def test_an_augmented_model_is_not_augmented_again(augmented: onnx.ModelProto) -
         ({"apply": "relu"}, r"^apply is 'relu'; expected None"),
         ({"heatmap": "rainbow"}, r"^heatmap is 'rainbow'; expected None, 'sum', 'absolute', 'over"),
         ({"heatmap": "sum", "heatmap_threshold": 2}, r"^heatmap_threshold is 2; expected a number"),
+        (
+            {"heatmap": "sum", "heatmap_threshold": "low"},
+            r"^heatmap_threshold is 'low'; expected a",
+        ),
         ({"method": "smoothgrad_ig", "noise_samples": 0}, r"^noise_samples is 0; expected"),
         ({"method": "smoothgrad_ig", "noise_std": -1.0}, r"^noise_std is -1.0; expected None or"),
     ],
