@@ -153,6 +153,11 @@ def batched_inputs(
     lead = [name for name in explained if name in declared] or _counting_inputs(model)
     if not lead:
         return BatchedInputs((), ())
+    for name in lead:
+        if arrays[name].ndim == 0:
+            raise InputError(
+                f"wrt {name!r} is a scalar: it has no batch axis to explain examples along"
+            )
     counts = {name: len(arrays[name]) for name in lead}
     total, first = counts[lead[0]], declared[lead[0]][0]
     same = {n: len(arrays[n]) for n, shape in declared.items() if shape and shape[0] == first}

@@ -298,6 +298,13 @@ def test_which_inputs_count_examples(model: Build) -> None:
     assert batched(n=1, m=5) == BatchedInputs(("x",), ())
 
 
+def test_a_scalar_has_no_examples(model: Callable[..., onnx.ModelProto]) -> None:
+    explainer = igonnx.Explainer(model("(float x) => (float y) { y = Tanh(x) }"))
+    expected = "wrt 'x' is a scalar: it has no batch axis to explain examples along"
+    assert _message(lambda: explainer.predict(np.float32(1))) == expected
+    assert _message(lambda: explainer.saliency(np.float32(1))) == expected
+
+
 def test_dtypes_of_names() -> None:
     assert numpy_dtype("float32") == np.float32
     assert numpy_dtype("string") == np.dtype(object)
