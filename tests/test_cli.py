@@ -342,13 +342,20 @@ class TestErrors:
     def test_interrupt(self, unchanged, number, code):
         arguments = ["explain", "digits.onnx", "digits.npy", "-o", "new", "--save", "new.npz"]
         settings = ["--steps", "1000000", "--rule", "trapezoid", "--batch-size", "1"]
+        # What runs in the background of a shell ignores Ctrl-C, and so would its children.
+        heed = f"signal.signal({int(number)}, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
         started = subprocess.Popen(
-            [*COMMAND, *arguments, *settings],
+            [
+                sys.executable,
+                "-c",
+                f"import os, signal, sys; {heed}",
+                *COMMAND,
+                *arguments,
+                *settings,
+            ],
             cwd=unchanged,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # What runs in the background of a shell ignores Ctrl-C, and so would its children.
-            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
         )
         while not (unchanged / "new").exists() and started.poll() is None:
             time.sleep(0.05)
