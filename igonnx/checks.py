@@ -13,6 +13,7 @@ from igonnx.errors import InputError
 __all__ = [
     "as_finite",
     "is_number",
+    "is_real",
     "is_whole",
     "require_choice",
     "require_number",
@@ -29,6 +30,11 @@ def is_whole(number: object) -> TypeGuard[int]:
 def is_number(value: object) -> bool:
     """Whether `value` is a real number, NumPy's included, so that it may be compared; NaN is one."""
     return isinstance(value, Real)
+
+
+def is_real(number: object) -> TypeGuard[float]:
+    """Whether `number` is a real number, NumPy's included: no bool; NaN and infinity are such numbers."""
+    return isinstance(number, Real) and not isinstance(number, bool)
 
 
 def require_whole(
@@ -53,8 +59,7 @@ def require_number(
 
     The message reads "fraction is 2; expected a number from 0 to 1".
     """
-    real = isinstance(number, Real) and not isinstance(number, bool)
-    size = float(number) if isinstance(number, Real) and real else float("nan")
+    size = float(number) if is_real(number) else float("nan")
     if not (least <= size <= most and size < float("inf")) or (above and size == least):
         start = f"above {least:g}" if above else f"of at least {least:g}"
         if most < float("inf"):

@@ -242,11 +242,7 @@ def _box_per_example(box: int | Sequence[int] | NDArray[Any] | None, examples: i
 
 
 def _position(name: str, given: Any, size: int) -> int:
-    if (
-        isinstance(given, bool)
-        or not isinstance(given, int | np.integer)
-        or not -size <= given < size
-    ):
+    if not is_whole(given) or not -size <= given < size:
         raise InputError(f"{name} is {given!r}, expected 0 to {size - 1}")
     return int(given) % size
 

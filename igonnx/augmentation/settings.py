@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +11,7 @@ import onnx_ir as ir
 from igonnx.augmentation.path import Noise, Points
 from igonnx.augmentation.target import ARGMAX
 from igonnx.batching import Batching
-from igonnx.checks import is_whole, require_whole
+from igonnx.checks import is_real, is_whole, require_whole
 from igonnx.errors import InputError
 from igonnx.graph.builder import dims
 from igonnx.quadrature import nodes_and_weights
@@ -26,8 +25,7 @@ def require_finite(name: str, number: object, dtype: np.dtype[np.generic] | None
     """Raise `InputError` unless the argument `name` is a finite number, also as a `dtype`."""
     largest = float(np.finfo(np.float64 if dtype is None else cast("Any", dtype)).max)
     plain = number.item() if isinstance(number, np.generic) else number
-    known = isinstance(plain, Real) and not isinstance(plain, bool)
-    if not known or not -largest <= cast("float", plain) <= largest:
+    if not is_real(plain) or not -largest <= plain <= largest:
         kind = "" if dtype is None else f" in {dtype}"
         raise InputError(f"{name} is {number!r}; expected a finite number{kind}")
 
@@ -54,9 +52,7 @@ def noise_of(method: str, samples: int, std: float | None, seed: int) -> Noise |
         return None
     require_whole("noise_samples", samples, 1)
     require_whole("seed", seed, 0)
-    if std is not None and not (
-        isinstance(std, Real) and not isinstance(std, bool) and 0 <= float(std) < float("inf")
-    ):
+    if std is not None and not (is_real(std) and 0 <= float(std) < float("inf")):
         raise InputError(f"noise_std is {std!r}; expected None or a number of at least 0")
     return Noise(int(samples), None if std is None else float(std), int(seed))
 

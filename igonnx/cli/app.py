@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from igonnx.cli.choices import EngineName, Method, Noise, Rule, SignName, View
+from igonnx.cli.choices import EngineName, Method, Noise, SignName, View
 from igonnx.cli.methods import function_name
 from igonnx.cli.model_commands import augment, compile_model
 from igonnx.cli.options import (
     ApplyOption,
     EngineOption,
     Images,
+    LabelsOption,
     LayoutOption,
     MeanOption,
     ModelArgument,
@@ -21,6 +22,7 @@ from igonnx.cli.options import (
     PrecisionOption,
     PresetOption,
     ProviderOption,
+    RuleOption,
     Runtime,
     ScaleOption,
     SizeOption,
@@ -105,13 +107,7 @@ def explain(
         str | None,
         typer.Option(metavar="FILE.npz", help="Save the attribution, of all inputs, as arrays."),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Names of the classes, one a line in order; 'imagenet' stands for ImageNet's.",
-        ),
-    ] = None,
+    labels: LabelsOption = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -150,14 +146,7 @@ def explain(
             rich_help_panel="Method",
         ),
     ] = None,
-    rule: Annotated[
-        Rule | None,
-        typer.Option(
-            metavar="RULE",
-            help=f"Quadrature rule: {', '.join(Rule)}. [dim]Default: gauss_legendre[/dim]",
-            rich_help_panel="Method",
-        ),
-    ] = None,
+    rule: RuleOption = None,
     tolerance: Annotated[
         float | None,
         typer.Option(

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from igonnx.cli.choices import AugmentMethod, HeatMap, Rule
+from igonnx.cli.choices import AugmentMethod, HeatMap
 from igonnx.cli.options import (
     ApplyOption,
+    LabelsOption,
     ModelArgument,
     OutputOption,
+    RuleOption,
     StraightThroughOption,
     WrtOption,
 )
@@ -34,13 +36,7 @@ def augment(
             "Default: the class with the highest score.",
         ),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Names of the classes, one a line in order; 'imagenet' stands for ImageNet's.",
-        ),
-    ] = None,
+    labels: LabelsOption = None,
     output: OutputOption = None,
     wrt: WrtOption = None,
     apply: ApplyOption = None,
@@ -76,14 +72,7 @@ def augment(
             rich_help_panel="Method",
         ),
     ] = None,
-    rule: Annotated[
-        Rule | None,
-        typer.Option(
-            metavar="RULE",
-            help=f"Quadrature rule: {', '.join(Rule)}. [dim]Default: gauss_legendre[/dim]",
-            rich_help_panel="Method",
-        ),
-    ] = None,
+    rule: RuleOption = None,
     chunk: Annotated[
         int | None,
         typer.Option(

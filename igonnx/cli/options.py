@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from igonnx.cli.choices import Apply, EngineName
+from igonnx.cli.choices import Apply, EngineName, Rule
 from igonnx.errors import InputError
 from igonnx.images import PRESETS
 
@@ -15,6 +15,7 @@ __all__ = [
     "ApplyOption",
     "EngineOption",
     "Images",
+    "LabelsOption",
     "LayoutOption",
     "MeanOption",
     "ModelArgument",
@@ -22,6 +23,7 @@ __all__ = [
     "PrecisionOption",
     "PresetOption",
     "ProviderOption",
+    "RuleOption",
     "Runtime",
     "ScaleOption",
     "SizeOption",
@@ -90,6 +92,21 @@ WrtOption = Annotated[
         metavar="NAME",
         help="Tensor to explain it by, an input or an inner one; may be repeated. "
         "Default: every floating input, or the embedding of integer inputs.",
+    ),
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Names of the classes, one a line in order; 'imagenet' stands for ImageNet's.",
+    ),
+]
+RuleOption = Annotated[
+    Rule | None,
+    typer.Option(
+        metavar="RULE",
+        help=f"Quadrature rule: {', '.join(Rule)}. [dim]Default: gauss_legendre[/dim]",
+        rich_help_panel="Method",
     ),
 ]
 ApplyOption = Annotated[

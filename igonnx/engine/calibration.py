@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.engine.control import CallControl
-from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
+from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult, part_of_progress
 from igonnx.user_cache import read_record, write_record
 
 __all__ = ["USUAL_CHUNK", "CalibratedEngine", "first_guess", "machine"]
@@ -163,7 +163,7 @@ class CalibratedEngine:
             rows = slice(done, total if size is None else done + count)
             at_once = size or trials.best(most) or min(batch_size, most)
             share, part = _part(requests, plan, rows)
-            tick = None if progress is None else _offset(progress, done, total)
+            tick = part_of_progress(progress, done, total)
             with self._call() as undisturbed:
                 start = time.perf_counter()
                 found = run(*part, batch_size=at_once, progress=tick)
@@ -216,15 +216,6 @@ class CalibratedEngine:
 
     def _key_of(self, requests: Requests) -> dict[str, Any]:
         return {**self._key, "size": _about(requests)}
-
-
-def _offset(progress: Callable[[int, int], None], before: int, total: int) -> Progress:
-    """Progress of a part of a run, told as that of the whole."""
-
-    def tick(done: int, _: int) -> None:
-        progress(before + done, total)
-
-    return tick
 
 
 class _Sums:

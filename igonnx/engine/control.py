@@ -8,10 +8,10 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from igonnx._core import CancelToken
+from igonnx.checks import is_real
 from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
 from igonnx.errors import CancelledError, DeadlineError, InputError
 
@@ -93,10 +93,8 @@ def call_control(timeout: float | None, cancel: Cancel) -> CallControl:
     An event has no way to tell anybody: a thread looks at it while the control exists. Raises InputError for a timeout
     that is no positive number, or a `cancel` that is neither a CancelToken nor like a `threading.Event`.
     """
-    if timeout is not None:
-        number = isinstance(timeout, Real) and not isinstance(timeout, bool)
-        if not number or math.isnan(timeout) or timeout <= 0:
-            raise InputError(f"timeout is {timeout!r}; expected seconds above 0, or None")
+    if timeout is not None and (not is_real(timeout) or math.isnan(timeout) or timeout <= 0):
+        raise InputError(f"timeout is {timeout!r}; expected seconds above 0, or None")
     deadline = None if timeout is None else time.monotonic() + float(timeout)
     if cancel is None or isinstance(cancel, CancelToken):
         return CallControl(deadline, cancel)

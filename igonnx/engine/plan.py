@@ -18,7 +18,7 @@ from igonnx.errors import InputError
 if TYPE_CHECKING:
     from igonnx.engine.control import CallControl
 
-__all__ = ["Engine", "Requests", "RowPlan", "RowResult"]
+__all__ = ["Engine", "Requests", "RowPlan", "RowResult", "part_of_progress"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +115,16 @@ class Engine(Protocol):
         or each other, EngineError where the runtime fails.
         """
         ...  # pragma: no cover
+
+
+def part_of_progress(
+    progress: Callable[[int, int], None] | None, before: int, total: int
+) -> Callable[[int, int], None] | None:
+    """What to tell a part of a run that begins after `before` rows of `total`: its progress as that of the whole."""
+    if progress is None:
+        return None
+
+    def tick(done: int, _: int) -> None:
+        progress(before + done, total)
+
+    return tick

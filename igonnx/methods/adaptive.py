@@ -9,14 +9,13 @@ gradients whose weight may still change are kept within a memory limit (`kept_gr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.attribution import Path
-from igonnx.checks import require_whole
+from igonnx.checks import is_real, require_whole
 from igonnx.engine.plan import Requests, RowPlan
 from igonnx.errors import InputError, ToleranceWarning, warn_caller
 from igonnx.methods.call import Call, MethodResult, Progress, call_for, run_rows
@@ -52,7 +51,7 @@ def adaptive_mesh(
     (`made_exact`), which is for the caller to make. Raises `InputError` for settings that make no sense, `EngineError`
     where the engine fails.
     """
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 < tolerance < 1:
+    if not is_real(tolerance) or not 0 < tolerance < 1:
         raise InputError(
             f"tolerance is {tolerance!r}; expected a number between 0 and 1, such as 0.01"
         )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from igonnx.attribution import Attribution
 from igonnx.baselines import Baselines
 from igonnx.checks import require_whole
-from igonnx.engine.plan import RowPlan
+from igonnx.engine.plan import RowPlan, part_of_progress
 from igonnx.errors import InputError
 from igonnx.inputs import Arrays, checked_baseline
 from igonnx.methods.call import (
@@ -25,7 +25,6 @@ from igonnx.methods.call import (
     Call,
     Explaining,
     MethodResult,
-    Progress,
     Running,
     Tensors,
     copied,
@@ -272,7 +271,7 @@ def _expected(
             )
             for path in group
         ]
-        progress = _offset(call.progress, done, count * samples)
+        progress = part_of_progress(call.progress, done, count * samples)
         copies = replace(copied(call, ends), progress=progress)
         plan = _plan([path.alpha for path in group], count)
         result = run_rows(copies, plan)
@@ -298,17 +297,6 @@ def _mean_score(call: Call, baselines: _Distribution, number: NDArray[np.int64])
         scores = scores_at(call, np.tile(np.arange(count), len(some)), points)
         mean += times[start : start + size] @ scores.reshape(len(some), count) / len(number)
     return mean
-
-
-def _offset(progress: Progress, before: int, total: int) -> Progress:
-    """Progress of a group of paths, told as that of all of them."""
-    if progress is None:
-        return None
-
-    def tick(done: int, _: int) -> None:
-        progress(before + done, total)
-
-    return tick
 
 
 def _plan(alphas: list[Array], count: int) -> RowPlan:

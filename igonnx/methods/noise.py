@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.checks import require_whole
+from igonnx.checks import is_real, require_whole
 from igonnx.errors import InputError
 from igonnx.methods.call import Array
 
@@ -103,8 +102,7 @@ def require_std(what: str, std: Any, names: tuple[str, ...]) -> None:
                 f"{what} for {unknown[0]!r}, which is not explained; expected {expected}"
             )
     for one in std.values() if isinstance(std, Mapping) else [std]:
-        number = isinstance(one, Real) and not isinstance(one, bool)
-        if one is not None and not (number and 0 <= float(one) < float("inf")):
+        if one is not None and not (is_real(one) and 0 <= float(one) < float("inf")):
             raise InputError(f"{what} is {one!r}; expected a number of at least 0")
 
 
