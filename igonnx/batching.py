@@ -19,7 +19,7 @@ from igonnx.rebatching import (
     may_count_together,
     rows_share_a_branch,
 )
-from igonnx.row_gradient import batch_axis_of
+from igonnx.row_scores import batch_axis_of
 
 __all__ = ["Batching", "require_first_axis", "settle_batching"]
 

@@ -32,7 +32,7 @@ from igonnx.methods.noise import noise_of
 from igonnx.model import Model, ModelSource
 from igonnx.preparation import ENGINES, Prepared, Settings, prepare
 from igonnx.requests import Examples, attribution_of
-from igonnx.row_gradient import Apply, normalised_apply
+from igonnx.row_scores import Apply, normalised_apply
 from igonnx.targets import Target
 
 __all__ = ["Explainer"]

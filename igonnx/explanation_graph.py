@@ -21,7 +21,8 @@ import numpy as np
 import onnx_ir as ir
 
 from igonnx.graph.builder import GraphBuilder, rank
-from igonnx.row_gradient import ROWS, RowGradient
+from igonnx.row_gradient import RowGradient
+from igonnx.row_scores import ROWS
 
 __all__ = ["ExplanationGraph", "build_explanation_graph"]
 

@@ -22,7 +22,7 @@ from igonnx.inputs import Arrays, checked_inputs
 from igonnx.methods.call import Array, Progress, Scores, require_progress
 from igonnx.preparation import Prepared
 from igonnx.requests import Examples
-from igonnx.row_gradient import Apply, normalised_apply
+from igonnx.row_scores import Apply, normalised_apply
 from igonnx.targets import Target, TargetIndex
 
 __all__ = ["PROBABILITY", "InsertionDeletion", "completeness", "insertion_deletion"]

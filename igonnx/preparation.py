@@ -39,7 +39,8 @@ from igonnx.rebatching import (
     rows_are_independent,
     rows_share_a_branch,
 )
-from igonnx.row_gradient import Apply, RowGradient, batch_axis_of, build_row_gradient
+from igonnx.row_gradient import RowGradient, build_row_gradient
+from igonnx.row_scores import Apply, batch_axis_of
 from igonnx.simplification import is_light, simplified
 from igonnx.working_memory import fingerprint, working_memory
 

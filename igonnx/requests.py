@@ -17,7 +17,7 @@ from igonnx.errors import InputError, ModelError
 from igonnx.methods.call import Array, MethodResult, per_request
 from igonnx.model import Model
 from igonnx.preparation import Gradients, Prepared
-from igonnx.row_gradient import Apply, normalised_apply
+from igonnx.row_scores import Apply, normalised_apply
 from igonnx.targets import Target, TargetIndex, resolve
 
 __all__ = ["Examples", "Question", "applied", "attribution_of"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -22,37 +21,12 @@ from igonnx.autodiff.propagation import GRADIENT, Propagation
 from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
-from igonnx.graph.builder import GraphBuilder, dims, rank
 from igonnx.graph.native_target import NativeTarget
-from igonnx.graph.tensors import own_tensor
 from igonnx.lowering.apply import remove_straight_through
 from igonnx.model import Model, is_floating
-from igonnx.recognition import recognise
+from igonnx.row_scores import Apply, named_output, needed_inputs, opened_rows
 
-__all__ = [
-    "APPLY",
-    "Apply",
-    "RowGradient",
-    "batch_axis_of",
-    "build_row_gradient",
-    "normalised_apply",
-    "rows_first",
-]
-
-Apply: TypeAlias = "str | tuple[str, int] | None"
-APPLY = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid"}
-ROWS = "rows"
-_RESERVED = frozenset(["row", "alpha", "weight", "cotangent", "score", "slope"])
-_RESERVED_PREFIXES = (
-    "x:",
-    "z:",
-    "baseline:",
-    "fixed:",
-    "gradient:",
-    "weighted_gradient:",
-    "plan/",
-    "igonnx/",
-)
+__all__ = ["RowGradient", "build_row_gradient"]
 
 
 @dataclass(frozen=True)
@@ -65,52 +39,6 @@ class RowGradient:
     dtype: np.dtype[np.generic]  # of cotangent and score: float64 for a float64 model, else float32
     fixed_rows: int | None  # the only number of rows the model takes; None: any
     overridden: int = 0  # nodes that a propagation's own rules have served
-
-
-def normalised_apply(apply: Apply, output_rank: int) -> tuple[str, int] | None:
-    """Operator and axis for `apply`: by default the class axis, 1 in [N, C, H, W] and larger, else the last.
-
-    Raises `InputError` for an unknown function or an axis outside the output.
-    """
-    if apply is None:
-        return None
-    name, axis = _function_and_axis(apply)
-    if axis is None:
-        if name == "sigmoid":  # elementwise
-            return APPLY[name], 0
-        axis = 1 if output_rank >= 4 else output_rank - 1
-    if not -output_rank <= axis < output_rank:
-        raise InputError(f"apply axis {axis} is outside the output, which has {output_rank} axes")
-    return APPLY[name], axis % output_rank
-
-
-def _function_and_axis(apply: Apply) -> tuple[str, int | None]:
-    if isinstance(apply, str) and apply in APPLY:
-        return apply, None
-    if isinstance(apply, tuple) and len(apply) == 2:
-        name, axis = apply
-        if (
-            isinstance(name, str)
-            and name in APPLY
-            and isinstance(axis, int)
-            and not isinstance(axis, bool)
-        ):
-            return name, axis
-    known = ", ".join(repr(name) for name in APPLY)
-    raise InputError(
-        f"apply is {apply!r}; expected None, {known}, or one of these with an axis in a tuple"
-    )
-
-
-def batch_axis_of(output: ir.Value, batched: Sequence[ir.Value]) -> int | None:
-    """The axis of `output` that has the symbol of the batched inputs' first axis; None where no axis has it."""
-    if output.shape is None:
-        return None
-    symbols = {dims(value)[0] for value in batched if value.shape is not None and len(value.shape)}
-    for axis, dim in enumerate(dims(output)):
-        if isinstance(dim, str) and dim in symbols:
-            return axis
-    return None
 
 
 def build_row_gradient(
@@ -133,143 +61,30 @@ def build_row_gradient(
     copy = model.with_graph(model.clone())
     graph = copy.ir.graph
     expand(copy.ir, wrt, output)
-    target = copy.find_output(output)
-    tensors = [copy.find_tensor(name) for name in wrt]
-    _free_reserved_names(graph)
-    op = GraphBuilder(copy.ir, native=native)
-    dtype = _score_dtype([target, *tensors])
-    fixed = [value for value in copy.input_values if value not in tensors]
-    sources = [
-        _opened(graph, value, name, fixed_rows) for value, name in zip(tensors, wrt, strict=True)
-    ]
-    if native is not None:
-        recognise(op, [target])
-    if target in tensors:
-        raise InputError(
-            f"wrt {target.name!r} is the output itself: there is nothing between them to explain"
-        )
-    by_row = rows_first(op, target, apply, batch_axis)
-    shape = [
-        ROWS if fixed_rows is None else fixed_rows,
-        *list(cast("ir.Shape", by_row.shape))[1:],
-    ]
-    cotangent = ir.val(
-        "cotangent", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.from_numpy(dtype))
-    )
-    graph.inputs.append(cotangent)
-    seed = op.cast(cotangent, cast("ir.DataType", by_row.dtype))
-    product = op.cast(op.Mul(by_row, seed), ir.DataType.from_numpy(dtype))
-    score = (
-        op.ReduceSum(product, list(range(1, rank(by_row))), keepdims=0)
-        if rank(by_row) > 1
-        else product
-    )
+    for name in wrt:
+        if not is_floating(copy.find_tensor(name)):
+            raise InputError(f"wrt {name!r} is not floating")
+    opened = opened_rows(copy, output, wrt, apply, batch_axis, fixed_rows, native)
     gradients = differentiate(
-        op, {by_row: seed}, sources, straight_through=straight_through, propagation=walk
+        opened.op,
+        {opened.by_row: opened.seed},
+        opened.sources,
+        straight_through=straight_through,
+        propagation=walk,
     )
-    for name, source in zip(wrt, sources, strict=True):
+    for name, source in zip(wrt, opened.sources, strict=True):
         source.name = f"z:{name}"  # until here it has the name that messages should show
     graph.outputs.clear()
-    graph.outputs.append(_output(op, score, "score", ir.Shape(shape[:1])))
-    for name, source, gradient in zip(wrt, sources, gradients, strict=True):
+    graph.outputs.append(named_output(opened.op, opened.score, "score", ir.Shape([opened.rows])))
+    for name, source, gradient in zip(wrt, opened.sources, gradients, strict=True):
         if gradient is None:
             reason = "" if straight_through else NOT_STRAIGHT_THROUGH
             raise ModelError(
                 f"{model.name}: no gradient reaches {name!r} from output {output!r}{reason}; "
                 "explain other tensors with wrt="
             )
-        graph.outputs.append(_output(op, gradient, f"gradient:{name}", source.shape))
+        graph.outputs.append(named_output(opened.op, gradient, f"gradient:{name}", source.shape))
     remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)
-    needed = _keep_needed_inputs(graph, fixed)
-    return RowGradient(copy.ir, tuple(wrt), needed, dtype, fixed_rows, len(walk.served))
-
-
-def _score_dtype(values: Sequence[ir.Value]) -> np.dtype[np.generic]:
-    double = any(value.dtype == ir.DataType.DOUBLE for value in values)
-    return np.dtype(np.float64 if double else np.float32)
-
-
-def _opened(graph: ir.Graph, value: ir.Value, name: str, fixed_rows: int | None) -> ir.Value:
-    """Replace `value` by a new graph input z:<name> in everything that uses it."""
-    if not is_floating(value):
-        raise InputError(f"wrt {name!r} is not floating")
-    rank(value)
-    shape = list(cast("ir.Shape", value.shape))
-    if not shape:
-        raise InputError(
-            f"wrt {name!r} is a scalar: it has no batch axis to explain examples along"
-        )
-    if fixed_rows is not None:
-        shape[0] = fixed_rows
-    source = ir.val(name, shape=ir.Shape(shape), type=value.type)
-    value.replace_all_uses_with(source, replace_graph_outputs=True)
-    if value in graph.inputs:
-        graph.inputs.remove(value)
-    graph.inputs.append(source)
-    return source
-
-
-def rows_first(
-    op: GraphBuilder, target: ir.Value, apply: Apply, batch_axis: int | None
-) -> ir.Value:
-    """The output after `apply`, with its batch axis moved to the front (made, where it has none)."""
-    value = target
-    chosen = normalised_apply(apply, rank(target))
-    if chosen is not None:
-        operator, axis = chosen
-        if axis == batch_axis and operator != "Sigmoid":
-            raise InputError(
-                f"apply {apply!r} would run over axis {axis} of output {target.name!r}, which counts the examples"
-            )
-        attributes: dict[str, Any] = {} if operator == "Sigmoid" else {"axis": axis}
-        value = op.emit(operator, value, **attributes)
-        value.shape = target.shape
-    if batch_axis is None:
-        expanded = cast("ir.Value", op.Unsqueeze(value, [0]))
-        expanded.shape = ir.Shape([1, *list(cast("ir.Shape", target.shape))])
-        return expanded
-    if batch_axis == 0:
-        return value
-    order = [batch_axis, *(axis for axis in range(rank(target)) if axis != batch_axis)]
-    moved = cast("ir.Value", op.Transpose(value, perm=order))
-    axes = list(cast("ir.Shape", target.shape))
-    moved.shape = ir.Shape([axes[axis] for axis in order])
-    return moved
-
-
-def _output(op: GraphBuilder, value: ir.Value, name: str, shape: ir.Shape | None) -> ir.Value:
-    named = cast("ir.Value", op.Identity(value))
-    named.name, named.shape, named.type = name, shape, value.type
-    return named
-
-
-def _keep_needed_inputs(graph: ir.Graph, fixed: Sequence[ir.Value]) -> tuple[str, ...]:
-    """Drop inputs that nothing uses any more, rename the rest to fixed:<name>, and return their original names."""
-    needed = []
-    for value in fixed:
-        if value.uses():
-            needed.append(cast("str", value.name))
-            value.name = f"fixed:{value.name}"
-        else:
-            graph.inputs.remove(value)
-    return tuple(needed)
-
-
-def _free_reserved_names(graph: ir.Graph) -> None:
-    """Rename the model's own tensors that carry a name the graph's interface needs."""
-    values = [
-        *graph.initializers.values(),
-        *(value for node in graph.all_nodes() for value in node.outputs),
-    ]
-    taken = {value.name for value in values}
-    for value in values:
-        name = value.name or ""
-        if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
-            fresh = f"of_model/{name}"
-            while fresh in taken:
-                fresh += "_"
-            taken.add(fresh)
-            if value.const_value is not None:
-                value.const_value = own_tensor(value.const_value)
-            value.name = fresh
+    needed = needed_inputs(graph, opened.fixed)
+    return RowGradient(copy.ir, tuple(wrt), needed, opened.dtype, fixed_rows, len(walk.served))

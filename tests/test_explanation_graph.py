@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 import igonnx
 from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
 from igonnx.model import Model
-from igonnx.row_gradient import batch_axis_of, build_row_gradient, normalised_apply
+from igonnx.row_gradient import build_row_gradient
+from igonnx.row_scores import batch_axis_of, normalised_apply
 
 Build = Callable[..., onnx.ModelProto]
 DATA = Path(__file__).parent / "data"

@@ -40,6 +40,7 @@ FLOORS = [
     ["engine.plan", "engine.runtime", "engine"],
     ["engine.control"],
     ["engine.forward", "engine.reference", "engine.native", "engine.calibration"],
+    ["row_scores"],
     ["row_gradient"],
     ["explanation_graph"],
     ["native_lowering"],

@@ -18,7 +18,8 @@ from igonnx.batching import settle_batching
 from igonnx.errors import InputError, ModelError
 from igonnx.graph.builder import rank
 from igonnx.model import Model, ModelSource
-from igonnx.row_gradient import Apply, build_row_gradient, normalised_apply
+from igonnx.row_gradient import build_row_gradient
+from igonnx.row_scores import Apply, normalised_apply
 
 __all__ = ["METADATA", "augment"]
 

@@ -16,7 +16,8 @@ from igonnx.augmentation.target import pick
 from igonnx.batching import Batching
 from igonnx.graph.builder import GraphBuilder, dims, rank
 from igonnx.model import Model
-from igonnx.row_gradient import Apply, RowGradient
+from igonnx.row_gradient import RowGradient
+from igonnx.row_scores import Apply
 
 __all__ = ["Plan", "with_explanation"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from igonnx.graph.builder import GraphBuilder
-from igonnx.row_gradient import Apply, rows_first
+from igonnx.row_scores import Apply, rows_first
 
 __all__ = ["ARGMAX", "Picked", "pick"]
 

@@ -11,8 +11,8 @@ import onnx_ir as ir
 from igonnx.graph.builder import GraphBuilder, dims
 from igonnx.graph.node_view import subgraphs
 from igonnx.graph.tensors import own_tensor
-from igonnx.row_gradient import ROWS as ROWS_OF_GRADIENT
 from igonnx.row_gradient import RowGradient
+from igonnx.row_scores import ROWS as ROWS_OF_GRADIENT
 
 __all__ = ["ROWS", "transplant"]
 
