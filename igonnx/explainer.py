@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution, relative_distance
 from igonnx.autodiff.propagation import GRADIENT
-from igonnx.autodiff.selection import tensors_per_example, tensors_to_explain
+from igonnx.autodiff.selection import (
+    inputs_to_change,
+    tensors_per_example,
+    tensors_to_explain,
+)
 from igonnx.baselines import Baselines
 from igonnx.checks import require_whole
 from igonnx.engine.control import Cancel, ControlledEngine, call_control
 from igonnx.engine.precision import require_precision
 from igonnx.engine.runtime import Providers
-from igonnx.errors import InputError
+from igonnx.errors import InputError, ModelError
 from igonnx.graph.builder import rank
 from igonnx.inputs import Arrays, BatchedInputs, batched_inputs, checked_inputs
 from igonnx.methods import blur_ig, distributions, gradients, guided_ig, idgi, straight_path, xrai
@@ -30,7 +34,7 @@ from igonnx.methods.ensemble import run_ensemble
 from igonnx.methods.exact_sum import made_exact
 from igonnx.methods.noise import noise_of
 from igonnx.model import Model, ModelSource
-from igonnx.preparation import ENGINES, Prepared, Settings, prepare
+from igonnx.preparation import ENGINES, Gradients, Prepared, Settings, prepare
 from igonnx.requests import Examples, attribution_of
 from igonnx.row_scores import Apply, normalised_apply
 from igonnx.targets import Target
@@ -68,7 +72,8 @@ class Explainer:
             `timeout`). Those that are served take turns and share batches. None: no limit.
 
     Raises:
-        ModelError: the model cannot be read, or no differentiable path leads to the output.
+        ModelError: the model cannot be read. Where no differentiable path leads to the output, methods that need
+            gradients raise it, naming the operator; those of forward passes only explain such models, too.
         InputError: an unknown name or value among the arguments.
         EngineError: what `precision` needs is not there.
 
@@ -102,7 +107,16 @@ class Explainer:
         require_precision(precision, engine, providers)
         self.model = Model.load(model)
         target = self.model.find_output(output)
-        tensors = tensors_to_explain(self.model, wrt, target, straight_through=straight_through)
+        self._refusal: InputError | ModelError | None = (
+            None  # of gradients; forward passes do without
+        )
+        try:
+            tensors = tensors_to_explain(self.model, wrt, target, straight_through=straight_through)
+        except (InputError, ModelError) as error:
+            tensors = inputs_to_change(self.model, wrt, target)
+            if not tensors:
+                raise
+            self._refusal = error
         if wrt is None:
             tensors = tensors_per_example(self.model, tensors)
         normalised_apply(apply, rank(target))
@@ -121,7 +135,43 @@ class Explainer:
         )
         self._batch_size = batch_size
         self._prepared: dict[BatchedInputs, Prepared] = {}
+        self._siblings: dict[tuple[str, tuple[str, ...]], Explainer] = {}
         self._preparing = threading.Lock()
+
+    def sibling(
+        self, *, output: str | None = None, wrt: Sequence[str] | str | None = None
+    ) -> Explainer:
+        """An explainer of the same model and settings for another output or other tensors; made once.
+
+        `output` may be any floating tensor inside the model with the examples along its first axis: a layer, whose
+        neurons are then what is explained; `apply` is for the model's own output and left out. What is not given stays
+        as it is. Raises as the constructor does.
+        """
+        names = (wrt,) if isinstance(wrt, str) else self.wrt if wrt is None else tuple(wrt)
+        key = (output or self.output, names)
+        if key == (self.output, self.wrt):
+            return self
+        with self._preparing:
+            if key not in self._siblings:
+                self._siblings[key] = self._made_sibling(*key)
+            return self._siblings[key]
+
+    def _made_sibling(self, output: str, wrt: tuple[str, ...]) -> Explainer:
+        settings = self._settings
+        return Explainer(
+            self.model if output == self.output else self.model.with_output(output),
+            output=output,
+            wrt=wrt,
+            apply=settings.apply if output == self.output else None,
+            providers=settings.providers,
+            engine=settings.engine,
+            batch_size=settings.batch_size,
+            memory_limit=settings.memory_limit,
+            threads=settings.threads,
+            straight_through=settings.straight_through,
+            precision=settings.precision,
+            queue_limit=settings.queue_limit,
+        )
 
     @property
     def output(self) -> str:
@@ -174,7 +224,7 @@ class Explainer:
         target: Target = None,
         baseline: Baselines = None,
         seed: int = 0,
-        propagation: str = GRADIENT,
+        propagation: str | None = GRADIENT,
         exact_sum: bool = False,
         noise: str | None = None,
         noise_samples: int = 10,
@@ -186,8 +236,10 @@ class Explainer:
         """Explain `inputs` by a method of your own: what every method above calls.
 
         `core` is given a `igonnx.methods.call.Call` of requests and returns a `MethodResult` of them; it must treat
-        each request without regard to the others. `method` is its name and settings, for the record. The other
-        arguments are those of `integrated_gradients`. Raises as that does.
+        each request without regard to the others. `method` is its name and settings, for the record. `propagation` is
+        one of `igonnx.autodiff.propagation`, which says what the engine computes in the place of gradients; None:
+        forward passes are enough, and the model need not be differentiable. The other arguments are those of
+        `integrated_gradients`. Raises as that does.
         """
         require_whole("seed", seed, 0)
         tunnel = noise_of(noise, noise_samples, noise_std, self.wrt)
@@ -195,21 +247,20 @@ class Explainer:
         control = call_control(timeout, cancel)
         arrays = checked_inputs(self.model, inputs, self.wrt)
         prepared = self._prepare(arrays)
-        with self._preparing:
-            gradients = prepared.gradients(propagation)
-        engine = ControlledEngine(gradients.engine, control)
+        rows = prepared.passes() if propagation is None else self._gradients(prepared, propagation)
         control.check(self.model.name, "before the first run")
-        examples = Examples(self.model, prepared, gradients, arrays, self.wrt, self._settings.apply)
+        examples = Examples(self.model, prepared, rows, arrays, self.wrt, self._settings.apply)
         asked = examples.question(target, baseline, int(seed))
         requests = asked.requests
         call = Call(
-            engine,
+            ControlledEngine(rows.engine, control),
             requests,
-            batch_size=self._batch_size or gradients.rows_at_once(requests),
+            batch_size=self._batch_size or rows.rows_at_once(requests),
             seed=int(seed),
-            forward=partial(examples.scores, requests.cotangent, control)
-            if examples.can_be_fed
+            forward=partial(examples.scores, requests, control)
+            if examples.can_be_fed or propagation is None
             else None,
+            values=partial(examples.values, requests, control),
             scores=asked.scores,
             known_baselines=partial(examples.baselines, requests.x, int(seed)),
             progress=progress,
@@ -222,9 +273,7 @@ class Explainer:
             method += f" noise={tunnel.kind} noise_samples={tunnel.samples}"
         if self._settings.precision is not None:
             method += f" precision={self._settings.precision}"
-        return attribution_of(
-            result, scores, baseline_scores, asked.indices, method, gradients.dtype
-        )
+        return attribution_of(result, scores, baseline_scores, asked.indices, method, rows.dtype)
 
     def precision_error(self, inputs: Arrays, **options: Any) -> NDArray[np.float64]:
         """What `precision` costs: how far the attributions are from those in the model's own precision.
@@ -242,8 +291,15 @@ class Explainer:
         """This explainer without its `precision`; its sessions are its own."""
         other = copy.copy(self)
         other._settings = dataclasses.replace(self._settings, precision=None)
-        other._prepared, other._preparing = {}, threading.Lock()
+        other._prepared, other._siblings, other._preparing = {}, {}, threading.Lock()
         return other
+
+    def _gradients(self, prepared: Prepared, propagation: str) -> Gradients:
+        """The engine for a propagation; raises what was found out about the model's gradients at first."""
+        if self._refusal is not None:
+            raise self._refusal
+        with self._preparing:
+            return prepared.gradients(propagation)
 
     def _prepare(self, arrays: Mapping[str, NDArray[Any]]) -> Prepared:
         """Sessions for inputs like these; made on the first call."""

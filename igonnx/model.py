@@ -178,6 +178,19 @@ class Model:
         other.ir = model
         return other
 
+    def with_output(self, name: str) -> Model:
+        """This model with the tensor called `name` among its outputs, as the last of them if it is none yet."""
+        if name in [value.name for value in self.ir.graph.outputs]:
+            return self
+        model = self.with_graph(self.clone())
+        value = model.find_tensor(name)
+        if value.producer() is None:
+            raise InputError(
+                f"tensor {name!r} is an input of the model; expected one that it computes"
+            )
+        model.ir.graph.outputs.append(value)
+        return model
+
     def clone(self) -> ir.Model:
         """A copy of the graph that may be changed; tensors' data are shared."""
         return self.ir.clone()

@@ -14,8 +14,9 @@ from igonnx.autodiff.propagation import GRADIENT
 from igonnx.batching import require_first_axis
 from igonnx.engine.calibration import USUAL_CHUNK, CalibratedEngine, first_guess, machine
 from igonnx.engine.forward import Forward, axis_of_length
-from igonnx.engine.plan import Engine, Requests
+from igonnx.engine.plan import Engine, NoGradients, Requests
 from igonnx.engine.precision import BFLOAT16
+from igonnx.engine.row_forward import RowForward
 from igonnx.engine.runtime import (
     Providers,
     RuntimeSession,
@@ -40,11 +41,11 @@ from igonnx.rebatching import (
     rows_share_a_branch,
 )
 from igonnx.row_gradient import RowGradient, build_row_gradient
-from igonnx.row_scores import Apply, batch_axis_of
+from igonnx.row_scores import Apply, batch_axis_of, build_row_scores, score_dtype
 from igonnx.simplification import is_light, simplified
 from igonnx.working_memory import fingerprint, working_memory
 
-__all__ = ["ENGINES", "Gradients", "Prepared", "Settings", "prepare"]
+__all__ = ["ENGINES", "Gradients", "Passes", "Prepared", "Settings", "prepare"]
 
 ENGINES = ("native", "reference")
 
@@ -83,6 +84,20 @@ class Gradients:
         return first_guess(requests)
 
 
+@dataclass(frozen=True)
+class Passes:
+    """As `Gradients`, where forward passes are enough: its engine computes no gradients."""
+
+    engine: NoGradients
+    batched: tuple[str, ...]
+    shared: tuple[str, ...]
+    dtype: np.dtype[Any]
+
+    def rows_at_once(self, requests: Requests) -> int:
+        """Rows per chunk that suit requests like these."""
+        return first_guess(requests)
+
+
 @dataclass
 class Prepared:
     """A model ready to run for inputs of one kind; what computes gradients is made when it is first asked for.
@@ -97,6 +112,9 @@ class Prepared:
     batch_axis: int | None  # of the explained output; None: it has none, examples run one by one
     fixed_rows: int | None  # the only number of rows the model takes; None: any
     _gradients: dict[str, Gradients] = field(default_factory=dict, init=False, repr=False)
+    _forwards: dict[tuple[str, ...], RowForward] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs and the explained tensors for `arrays`; an explained output without batch axis is stacked."""
@@ -120,6 +138,52 @@ class Prepared:
                 "plain gradient",
             )
         return made
+
+    def passes(self) -> Passes:
+        """What is fed beside the explained tensors where nothing but forward passes is wanted."""
+        settings = self.settings
+        others = [info.name for info in self.model.inputs if info.name not in settings.wrt]
+        values = [self.model.find_output(settings.output)]
+        values += [self.model.find_tensor(name) for name in settings.wrt]
+        return Passes(
+            NoGradients(self.model.name),
+            tuple(f"fixed:{name}" for name in others if name in self.batched),
+            tuple(f"fixed:{name}" for name in others if name not in self.batched),
+            score_dtype(values),
+        )
+
+    def row_forward(self, values: tuple[str, ...] = ()) -> RowForward:
+        """What computes scores of rows from the explained tensors, or the `values` of tensors on the way; made once.
+
+        One thread at a time may ask for it. Raises `InputError` as `igonnx.row_scores.build_row_scores`.
+        """
+        if values not in self._forwards:
+            settings = self.settings
+            rows = build_row_scores(
+                self.model,
+                output=settings.output,
+                wrt=settings.wrt,
+                apply=settings.apply,
+                batch_axis=self.batch_axis,
+                fixed_rows=self.fixed_rows,
+                values=values,
+            )
+            session = RuntimeSession(
+                serialized(rows.model, self.model.name),
+                name=self.model.name,
+                folder=self.model.folder,
+                providers=settings.providers,
+                threads=settings.threads,
+            )
+            self._forwards[values] = RowForward(
+                session,
+                dtypes={
+                    value.name or "": dtype_of(value).numpy() for value in rows.model.graph.inputs
+                },
+                batched=[f"fixed:{name}" for name in rows.fixed if name in self.batched],
+                fixed_rows=self.fixed_rows,
+            )
+        return self._forwards[values]
 
     def _made(self, propagation: str) -> Gradients:
         settings = self.settings

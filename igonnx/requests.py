@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,15 @@ from igonnx.attribution import Attribution
 from igonnx.baselines import Baselines, OneBaseline, baselines_of
 from igonnx.engine.control import CallControl
 from igonnx.engine.plan import Requests
+from igonnx.engine.row_forward import rows_together
 from igonnx.errors import InputError, ModelError
 from igonnx.methods.call import Array, MethodResult, per_request
 from igonnx.model import Model
-from igonnx.preparation import Gradients, Prepared
+from igonnx.preparation import Gradients, Passes, Prepared
 from igonnx.row_scores import Apply, normalised_apply
 from igonnx.targets import Target, TargetIndex, resolve
 
 __all__ = ["Examples", "Question", "applied", "attribution_of"]
-
-TOGETHER = 2 << 20  # bytes of the explained tensors in one forward pass
-MOST_POINTS = 64
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Examples:
 
     model: Model
     prepared: Prepared
-    gradients: Gradients
+    rows: Gradients | Passes
     arrays: Mapping[str, NDArray[Any]]  # every input of the model
     wrt: tuple[str, ...]
     apply: Apply
@@ -56,15 +54,15 @@ class Examples:
         output = self._explained(results)
         x = self._tensors(self.arrays, results)
         self._require_examples(x, output)
-        dtype = self.gradients.dtype
+        dtype = self.rows.dtype
         cotangent, indices = resolve(target, output, dtype)
         baselines = self.baselines(x, seed, baseline)
         fixed = {f"fixed:{name}": array for name, array in self.arrays.items()}
         requests = Requests(
             x=x,
             baseline=baselines[0],
-            batched={name: fixed[name] for name in self.gradients.batched},
-            shared={name: fixed[name] for name in self.gradients.shared},
+            batched={name: fixed[name] for name in self.rows.batched},
+            shared={name: fixed[name] for name in self.rows.shared},
             cotangent=cotangent,
         )
         return Question(requests, baselines, indices, _scores(output, cotangent))
@@ -78,7 +76,7 @@ class Examples:
             if isinstance(given, list)
             else self._inner(given, seed)
         )
-        return baselines_of(inner, x, self.gradients.dtype, seed)
+        return baselines_of(inner, x, self.rows.dtype, seed)
 
     @property
     def can_be_fed(self) -> bool:
@@ -87,20 +85,23 @@ class Examples:
 
     def scores(
         self,
-        cotangent: NDArray[Any],
+        requests: Requests,
         control: CallControl,
         examples: NDArray[np.int64],
         points: Mapping[str, NDArray[Any]],
     ) -> Array:
-        """Scores [B] at points {name: [B, ...]} of the examples [B], by forward passes; `cotangent` is [N, ...].
+        """Scores [B] at points {name: [B, ...]} of the examples [B], by forward passes.
 
-        `control` may stop it between two passes.
+        `control` may stop it between two passes. The model's own session serves where it can be fed with the points.
         """
+        if not self.can_be_fed:
+            return self._forward((), requests, control, examples, points)["score"].astype(
+                np.float64
+            )
         found = np.empty(len(examples))
-        each = sum(array[0].nbytes for array in points.values())
-        together = min(max(TOGETHER // max(each, 1), 1), MOST_POINTS)
-        for start in range(0, len(examples), together):
-            part = slice(start, start + together)
+        size = rows_together(points)
+        for start in range(0, len(examples), size):
+            part = slice(start, start + size)
             rows = examples[part]
             control.check(self.model.name, "between two forward passes")
             arrays = dict(self.arrays)
@@ -109,8 +110,35 @@ class Examples:
                 name: points[name][part].astype(arrays[name].dtype, copy=False) for name in self.wrt
             }
             output = self._explained(self.prepared.run(arrays))
-            found[part] = _scores(output, cotangent[rows])
+            found[part] = _scores(output, requests.cotangent[rows])
         return found
+
+    def values(
+        self,
+        requests: Requests,
+        control: CallControl,
+        names: Sequence[str],
+        examples: NDArray[np.int64],
+        points: Mapping[str, NDArray[Any]],
+    ) -> dict[str, NDArray[Any]]:
+        """Values {name: [B, ...]} of tensors between the explained ones and the output, at such points.
+
+        Raises `InputError` for one that does not count the examples along its first axis.
+        """
+        found = self._forward(tuple(names), requests, control, examples, points)
+        return {name: found[f"value:{name}"] for name in names}
+
+    def _forward(
+        self,
+        names: tuple[str, ...],
+        requests: Requests,
+        control: CallControl,
+        examples: NDArray[np.int64],
+        points: Mapping[str, NDArray[Any]],
+    ) -> dict[str, NDArray[Any]]:
+        forward = self.prepared.row_forward(names)
+        others = {**requests.batched, **requests.shared, "cotangent": requests.cotangent}
+        return forward.run(examples, points, others, control)
 
     def _explained(self, results: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The explained output with its batch axis in front, after `apply`."""
@@ -128,7 +156,7 @@ class Examples:
     ) -> dict[str, NDArray[Any]]:
         """The explained tensors, inputs or computed, in the precision of the gradients."""
         found = {name: np.asarray(arrays.get(name, results.get(name))) for name in self.wrt}
-        dtype = self.gradients.dtype
+        dtype = self.rows.dtype
         return {name: np.ascontiguousarray(array, dtype=dtype) for name, array in found.items()}
 
     def _inner(self, baseline: OneBaseline, seed: int) -> OneBaseline:
@@ -142,7 +170,7 @@ class Examples:
             given, like = {name: one}, {name: arrays[name]}
             arrays |= baselines_of(given, like, arrays[name].dtype, seed)[0]
         results = self.prepared.run(arrays)
-        dtype = self.gradients.dtype
+        dtype = self.rows.dtype
         inner = [name for name in self.wrt if name not in arrays]
         return {name: np.ascontiguousarray(results[name], dtype=dtype) for name in inner}
 

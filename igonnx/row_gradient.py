@@ -17,7 +17,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.expansion import expand
-from igonnx.autodiff.propagation import GRADIENT, Propagation
+from igonnx.autodiff.propagation import GRADIENT, PropagationSpec, specification
 from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
@@ -51,13 +51,13 @@ def build_row_gradient(
     fixed_rows: int | None = None,
     native: NativeTarget | None = None,
     straight_through: bool = True,
-    propagation: str = GRADIENT,
+    propagation: str | PropagationSpec = GRADIENT,
 ) -> RowGradient:
     """Build the graph for `output` after `apply`, explained by the tensors `wrt` (names known to the model).
 
     What it calls gradient is what `propagation` makes of it (see `igonnx.autodiff.propagation`).
     """
-    walk = Propagation(propagation)
+    walk = specification(propagation).walk()
     copy = model.with_graph(model.clone())
     graph = copy.ir.graph
     expand(copy.ir, wrt, output)

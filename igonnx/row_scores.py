@@ -37,6 +37,7 @@ __all__ = [
     "normalised_apply",
     "opened_rows",
     "rows_first",
+    "score_dtype",
 ]
 
 Apply: TypeAlias = "str | tuple[str, int] | None"
@@ -134,7 +135,7 @@ def opened_rows(
     tensors = [model.find_tensor(name) for name in wrt]
     _free_reserved_names(graph)
     op = GraphBuilder(model.ir, native=native)
-    dtype = _score_dtype([target, *tensors])
+    dtype = score_dtype([target, *tensors])
     fixed = [value for value in model.input_values if value not in tensors]
     sources = [
         _opened(graph, value, name, fixed_rows) for value, name in zip(tensors, wrt, strict=True)
@@ -208,7 +209,8 @@ def batch_axis_of(output: ir.Value, batched: Sequence[ir.Value]) -> int | None:
     return None
 
 
-def _score_dtype(values: Sequence[ir.Value]) -> np.dtype[np.generic]:
+def score_dtype(values: Sequence[ir.Value]) -> np.dtype[np.generic]:
+    """The dtype of cotangent and score, given the output and the explained tensors: float64 holds integers, too."""
     double = any(value.dtype == ir.DataType.DOUBLE or not is_floating(value) for value in values)
     return np.dtype(np.float64 if double else np.float32)
 

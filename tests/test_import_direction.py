@@ -39,7 +39,7 @@ FLOORS = [
     ["autodiff.gradient", "autodiff.ort_training", "simplification"],
     ["engine.plan", "engine.runtime", "engine"],
     ["engine.control"],
-    ["engine.forward", "engine.reference", "engine.native", "engine.calibration"],
+    ["engine.forward", "engine.reference", "engine.native", "engine.calibration", "engine.row_forward"],
     ["row_scores"],
     ["row_gradient"],
     ["explanation_graph"],

@@ -294,7 +294,11 @@ def test_wrt_without_a_path(several: onnx.ModelProto, model: Build) -> None:
     crossed = model(
         "(float[N, 3] x) => (float[N, 3] y) { i = Cast<to = 7>(x) \n f = Cast<to = 1>(i) \n y = Mul(f, f) }"
     )
-    for action in (lambda: igonnx.Explainer(crossed), lambda: igonnx.gradient(crossed)):
+    rows = np.ones((2, 3), np.float32)
+    for action in (
+        lambda: igonnx.Explainer(crossed).saliency(rows),
+        lambda: igonnx.gradient(crossed),
+    ):
         assert _message(igonnx.ModelError, action) == (
             f"main: no differentiable path from 'x' to output 'y': {reason}"
         )

@@ -12,7 +12,7 @@ from igonnx.graph.builder import dims, rank
 from igonnx.graph.node_view import captures, operator_name
 from igonnx.model import Model, dtype_name, is_floating
 
-__all__ = ["NOT_STRAIGHT_THROUGH", "tensors_per_example", "tensors_to_explain"]
+__all__ = ["NOT_STRAIGHT_THROUGH", "inputs_to_change", "tensors_per_example", "tensors_to_explain"]
 
 # What an error about a missing path adds when the caller has asked for it.
 NOT_STRAIGHT_THROUGH = "; with straight_through=False rounding to codes has none, so nothing passes quantised operators"
@@ -51,6 +51,27 @@ def tensors_to_explain(
         if value not in connected:
             raise _no_path(model, value.name, output, straight_through)
     return values
+
+
+def inputs_to_change(
+    model: Model, names: Sequence[str] | str | None, output: ir.Value
+) -> list[ir.Value]:
+    """The inputs called `names`, or by default all floating ones, else all of numbers: what forward passes may change.
+
+    They need no derivative. Empty where one of `names` is no input of numbers that the output depends on.
+    """
+    given = [names] if isinstance(names, str) else names
+    dependent = [
+        value
+        for value in model.input_values
+        if _is_number(value) and output in _dependent_on(model.ir.graph, [value])
+    ]
+    if given is None:
+        return [value for value in dependent if is_floating(value)] or dependent
+    chosen = {value.name: value for value in dependent}
+    if not isinstance(given, Sequence) or not all(name in chosen for name in given):
+        return []
+    return [chosen[name] for name in given] if len(set(given)) == len(given) else []
 
 
 def tensors_per_example(model: Model, tensors: Sequence[ir.Value]) -> list[ir.Value]:
@@ -136,6 +157,10 @@ def _dependent_on(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]
         ):
             dependent.update(node.outputs)
     return dependent
+
+
+def _is_number(value: ir.Value) -> bool:
+    return is_floating(value) or (value.dtype is not None and value.dtype.is_integer())
 
 
 def _table_length(value: ir.Value) -> int:

@@ -18,7 +18,7 @@ from igonnx.errors import InputError
 if TYPE_CHECKING:
     from igonnx.engine.control import CallControl
 
-__all__ = ["Engine", "Requests", "RowPlan", "RowResult", "part_of_progress"]
+__all__ = ["Engine", "NoGradients", "Requests", "RowPlan", "RowResult", "part_of_progress"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,31 @@ class Engine(Protocol):
         or each other, EngineError where the runtime fails.
         """
         ...  # pragma: no cover
+
+
+class NoGradients:
+    """An engine in name, of calls that make forward passes only."""
+
+    lanes = 1
+
+    def __init__(self, name: str) -> None:
+        """`name` stands for the model in messages."""
+        self._name = name
+
+    def run(
+        self,
+        requests: Requests,
+        plan: RowPlan,
+        *,
+        batch_size: int,
+        progress: Callable[[int, int], None] | None = None,
+        control: CallControl | None = None,
+    ) -> RowResult:
+        """Raise `InputError`: there is nothing to run."""
+        del requests, plan, batch_size, progress, control
+        raise InputError(
+            f"{self._name}: gradients were asked for in a call of forward passes only (propagation=None)"
+        )
 
 
 def part_of_progress(

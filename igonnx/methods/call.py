@@ -54,6 +54,8 @@ Array: TypeAlias = "NDArray[np.float64]"
 Tensors: TypeAlias = "Mapping[str, NDArray[Any]]"  # by name
 # Scores [B] at points {name: [B, ...]} of the requests [B].
 Scores: TypeAlias = "Callable[[NDArray[np.int64], Tensors], Array]"
+# Values {name: [B, ...]} of the tensors of these names there.
+Values: TypeAlias = "Callable[[Sequence[str], NDArray[np.int64], Tensors], dict[str, NDArray[Any]]]"
 
 
 class Running(TypedDict, total=False):
@@ -111,7 +113,8 @@ class Call:
     batch_size: int  # rows (gradients) computed at once in one lane
     seed: int = 0  # of draws: the same for every request, so that none depends on the others
     ends_wanted: bool = True  # whether the scores at x and baseline are worth two further rows
-    forward: Scores | None = None  # scores by forward passes, where explained tensors can be fed
+    forward: Scores | None = None  # scores by forward passes, where no gradient is needed for them
+    values: Values | None = None  # of tensors between the explained ones and the output
     scores: Array | None = None  # [R], at x, where they are known already
     progress: Progress = field(default=None, compare=False)
     # What baselines as a caller gives them stand for: {name: [R, ...]} for each; see `baselines`.
@@ -170,6 +173,12 @@ class Explaining(Protocol):
         """Bytes that rows computed at once may take; None: not given."""
         ...  # pragma: no cover
 
+    def sibling(
+        self, *, output: str | None = None, wrt: Sequence[str] | str | None = None
+    ) -> Explaining:
+        """An explainer of the same model for another output or other tensors; see `Explainer.sibling`."""
+        ...  # pragma: no cover
+
     def explain_with(
         self,
         core: Core,
@@ -179,7 +188,7 @@ class Explaining(Protocol):
         target: Target = None,
         baseline: Baselines = None,
         seed: int = 0,
-        propagation: str = "gradient",
+        propagation: str | None = "gradient",
         exact_sum: bool = False,
         noise: str | None = None,
         noise_samples: int = 10,
@@ -323,13 +332,16 @@ def copied(call: Call, ends: Sequence[tuple[Tensors, Tensors]]) -> Call:
 
 def _renumbered(call: Call, numbers: NDArray[np.int64], requests: Requests) -> Call:
     """The call for `requests` [B], each made of that request of the call which `numbers` [B] tells."""
-    forward = call.forward
+    forward, values = call.forward, call.values
     return replace(
         call,
         requests=requests,
         forward=None
         if forward is None
         else lambda examples, points: forward(numbers[examples], points),
+        values=None
+        if values is None
+        else lambda names, examples, points: values(names, numbers[examples], points),
         scores=None,
         progress=None,
         known_baselines=None,
