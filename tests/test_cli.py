@@ -282,11 +282,6 @@ class TestErrors:
                 "invalid value for '--steps'",
                 "igonnx explain",
             ),
-            (
-                ["explain", "a", "b", "--rule", "simpson"],
-                "'simpson' is not one of 'gauss_legendre'",
-                "igonnx explain",
-            ),
             (["inspect", "a", "--unheard"], "no such option: --unheard", "igonnx inspect"),
             (["x"], "no such command 'x'", "igonnx"),
         ],

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from igonnx.cli.choices import EngineName, Method, Noise, SignName, View
+from igonnx.cli.choices import EngineName, Method, Noise, Rule, SignName, View
+from igonnx.cli.method_options import (
+    feature_masks,
+    layers,
+    settings_of,
+    sizes,
+    whole_numbers,
+)
 from igonnx.cli.methods import function_name
 from igonnx.cli.model_commands import augment, compile_model
 from igonnx.cli.options import (
@@ -22,7 +29,6 @@ from igonnx.cli.options import (
     PrecisionOption,
     PresetOption,
     ProviderOption,
-    RuleOption,
     Runtime,
     ScaleOption,
     SizeOption,
@@ -146,7 +152,14 @@ def explain(
             rich_help_panel="Method",
         ),
     ] = None,
-    rule: RuleOption = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help=f"Quadrature rule ({', '.join(Rule)}; default gauss_legendre), or the rule of deep-lift or lrp.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -171,6 +184,65 @@ def explain(
             min=1,
             metavar="N",
             help="Draws of expected-gradients (200) and gradient-shap (50).",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tensor that layer, neuron and GradCAM methods look at, or a pattern such as '*conv5*' "
+            "(igonnx inspect --tensors lists them).",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    neuron: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I[,I,I]",
+            help="Index in that layer, without the batch axis, for neuron methods.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N[,N,N]",
+            help="What occlusion covers at a time, without the batch axis: 3,15,15; or NAME=3,15,15.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    strides: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N[,N,N]",
+            help="How far occlusion moves its window, likewise. [dim]Default: 1[/dim]",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    feature_mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="Which feature each element belongs to, integers, for methods that take features away; or NAME=FILE.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    segments: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Take about so many segments of each image for its features.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting of the method (igonnx methods NAME lists them); may be repeated.",
             rich_help_panel="Method",
         ),
     ] = None,
@@ -291,15 +363,22 @@ def explain(
             method=function_name(method),
             options={
                 "steps": steps,
-                "rule": None if rule is None else rule.value,
+                "rule": rule,
                 "tolerance": tolerance,
                 "max_steps": max_steps,
                 "exact_sum": exact_sum or None,
                 "samples": samples,
+                "layer": layers(layer),
+                "neuron": whole_numbers("--neuron", neuron),
+                "window": sizes("--window", window),
+                "strides": sizes("--strides", strides),
+                "feature_mask": feature_masks(feature_mask),
+                "segments": segments,
                 "noise": None if noise is None else noise.value,
                 "noise_samples": noise_samples,
                 "noise_std": noise_std,
             },
+            settings=settings_of(settings),
             seed=seed,
             memory_limit=memory_limit,
             straight_through=straight_through,
@@ -310,6 +389,24 @@ def explain(
             precision=precision,
         )
     )
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        Method | None,
+        typer.Argument(
+            metavar="[NAME]", help="A method, to be told all of it.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """List the attribution methods, or tell what one of them is and what can be set."""
+    from igonnx.cli.method_help import show_all, show_one
+
+    if name is None:
+        show_all()
+    else:
+        show_one(name)
 
 
 app.command()(augment)

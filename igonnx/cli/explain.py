@@ -49,6 +49,7 @@ class Request:
     baselines: Sequence[str]
     method: str  # of Explainer
     options: Mapping[str, Any]  # of the method, by their names there; None where not given
+    settings: Mapping[str, Any]  # further ones
     seed: int
     memory_limit: int | None
     straight_through: bool
@@ -63,7 +64,7 @@ def run(request: Request) -> None:
     """Explain, write the files that were asked for, and print the table."""
     from igonnx import Explainer
 
-    options = chosen_options(request.method, request.options)
+    options = chosen_options(request.method, request.options, request.settings)
     require_view(request.view, request.sign)
     labels = read_labels(request.labels)
     model = Model.load(request.model)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from inspect import Parameter
 from typing import Any
 
-from igonnx.cli.choices import Method
+from igonnx.cli.choices import Method, Rule
 from igonnx.errors import InputError
 
-__all__ = ["ADDING_UP", "chosen_options", "function_name"]
+__all__ = ["ADDING_UP", "NOT_SET", "chosen_options", "function_name"]
 
 
 # Their values are meant to sum to the change in score; of the others no completeness error is told, nor of what has
@@ -28,16 +29,25 @@ ADDING_UP = frozenset(
 )
 
 
+# What the command line gives otherwise.
+NOT_SET = frozenset(
+    ["self", "inputs", "target", "baseline", "seed", "progress", "timeout", "cancel"]
+)
+
+
 def function_name(method: Method) -> str:
     """The name of the method of `Explainer`."""
     name = "integrated-gradients" if method is Method.ig else method.value
     return name.replace("-", "_")
 
 
-def chosen_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def chosen_options(
+    name: str, given: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The options that were given (those that are not None), checked to be such as the method `name` takes.
 
-    Raises `InputError` naming the first that it does not take, or that changes nothing beside the others.
+    `settings` are those that were given by --set. Raises `InputError` naming the first that the method does not take,
+    or that changes nothing beside the others, or one that it cannot do without.
     """
     from igonnx import Explainer
 
@@ -52,6 +62,22 @@ def chosen_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{_flag(option)} is not for --method {name.replace('_', '-')}, which takes "
                 + ", ".join(flags)
             )
+    for option, value in (settings or {}).items():
+        if option in chosen:
+            raise InputError(f"{option} was given twice: as {_flag(option)} and by --set")
+        if option not in taken or option in NOT_SET:
+            known = ", ".join(one for one in taken if one not in NOT_SET) or "none"
+            raise InputError(
+                f"--set {option} is not for --method {name.replace('_', '-')}; its settings: {known}"
+            )
+        chosen[option] = value
+    for option, parameter in taken.items():
+        needed = parameter.kind is Parameter.KEYWORD_ONLY and parameter.default is Parameter.empty
+        if needed and option not in chosen:
+            raise InputError(f"--method {name.replace('_', '-')} needs {_flag(option)}")
+    usual = taken["rule"].default if "rule" in taken else None
+    if usual in list(Rule) and chosen.get("rule", usual) not in list(Rule):
+        raise InputError(f"--rule is '{chosen['rule']}', expected one of {', '.join(Rule)}")
     _require_use(chosen, noisy="noise" not in taken or taken["noise"].default is not None)
     return chosen
 
