@@ -24,7 +24,7 @@ from igonnx.graph.builder import GraphBuilder, rank
 from igonnx.row_gradient import RowGradient
 from igonnx.row_scores import ROWS
 
-__all__ = ["ExplanationGraph", "build_explanation_graph"]
+__all__ = ["ExplanationGraph", "build_explanation_graph", "gather_rows", "request_input"]
 
 REQUESTS = "requests"
 
@@ -57,11 +57,12 @@ def build_explanation_graph(rows: RowGradient, batched: Collection[str]) -> Expl
     sums: list[ir.Value] = []
     for name in rows.explained:
         ends = [
-            _request_input(f"{end}:{name}", interface[f"z:{name}"], dtype)
+            request_input(f"{end}:{name}", interface[f"z:{name}"], dtype)
             for end in ("x", "baseline")
         ]
         inputs += ends
-        difference = _interpolate(op, interface[f"z:{name}"], ends, row, alpha)
+        reference = interface[f"reference:{name}"] if name in rows.referenced else None
+        difference = _interpolate(op, interface[f"z:{name}"], ends, row, alpha, reference)
         gradient = op.cast(interface[f"gradient:{name}"], dtype)
         slopes.append(_row_dot(op, gradient, difference, len(cast("ir.Shape", ends[0].shape))))
         total = _weighted_sum(op, gradient, row, weight, ends[0])
@@ -69,8 +70,8 @@ def build_explanation_graph(rows: RowGradient, batched: Collection[str]) -> Expl
         sums.append(total)
     for name in rows.fixed:
         value = interface[f"fixed:{name}"]
-        inputs.append(value if name not in batched else _gather_rows(op, value, row))
-    inputs += [row, alpha, weight, _gather_rows(op, interface["cotangent"], row)]
+        inputs.append(value if name not in batched else gather_rows(op, value, row))
+    inputs += [row, alpha, weight, gather_rows(op, interface["cotangent"], row)]
     slope = slopes[0] if len(slopes) == 1 else op.Sum(*slopes)
     slope.name, slope.shape, slope.type = "slope", per_row, ir.TensorType(dtype)
     graph.inputs.clear()
@@ -91,21 +92,34 @@ def build_explanation_graph(rows: RowGradient, batched: Collection[str]) -> Expl
     return description
 
 
-def _request_input(name: str, like: ir.Value, dtype: ir.DataType) -> ir.Value:
+def request_input(name: str, like: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """A new input [R, ...] with the axes of `like` [B, ...]."""
     shape = list(cast("ir.Shape", like.shape))
     return ir.val(name, shape=ir.Shape([REQUESTS, *shape[1:]]), type=ir.TensorType(dtype))
 
 
 def _interpolate(
-    op: GraphBuilder, z: ir.Value, ends: list[ir.Value], row: ir.Value, alpha: ir.Value
+    op: GraphBuilder,
+    z: ir.Value,
+    ends: list[ir.Value],
+    row: ir.Value,
+    alpha: ir.Value,
+    reference: ir.Value | None,
 ) -> ir.Value:
-    """Feed z = baseline + alpha (x - baseline), row by row, to what used the input z; return x - baseline by row."""
+    """Feed z = baseline + alpha (x - baseline), row by row, to what used the input z; return x - baseline by row.
+
+    What used the input `reference` is fed with the baseline, row by row.
+    """
     x, baseline = (op.Gather(end, row, axis=0) for end in ends)
     difference = op.Sub(x, baseline)
     column = op.Reshape(alpha, [-1] + [1] * (rank(z) - 1))
     point = op.cast(op.Add(baseline, op.Mul(column, difference)), cast("ir.DataType", z.dtype))
     point.shape = z.shape
     z.replace_all_uses_with(point)
+    if reference is not None:
+        start = op.cast(baseline, cast("ir.DataType", z.dtype))
+        start.shape = z.shape
+        reference.replace_all_uses_with(start)
     return cast("ir.Value", difference)
 
 
@@ -130,7 +144,7 @@ def _weighted_sum(
     return total
 
 
-def _gather_rows(op: GraphBuilder, value: ir.Value, row: ir.Value) -> ir.Value:
+def gather_rows(op: GraphBuilder, value: ir.Value, row: ir.Value) -> ir.Value:
     """Make the graph input `value` [R, ...] and hand its uses the rows' share [B, ...]."""
     users = list(value.uses())
     rows = op.Gather(value, row, axis=0)

@@ -1,6 +1,7 @@
 """The model cut open at the explained tensors, with its scalar score and the gradient of that score, row by row.
 
     inputs   z:<name> [B, ...] per explained tensor, fixed:<name> for the other model inputs, cotangent [B, ...]
+             reference:<name> [B, ...], where a propagation reads what tensors are for the baseline
     outputs  score [B], the sum of output times cotangent; gradient:<name> [B, ...] of the score
 
 Rows are independent. The explanation graph wraps this with interpolation and the weighted sum; the reference engine
@@ -9,7 +10,7 @@ runs it as it is and does the rest in NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +18,15 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.expansion import expand
+from igonnx.autodiff.gradient_values import zeros_like
 from igonnx.autodiff.propagation import GRADIENT, PropagationSpec, specification
 from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH
-from igonnx.autodiff.transform import differentiate
+from igonnx.autodiff.transform import between, differentiate
 from igonnx.errors import InputError, ModelError
 from igonnx.graph.native_target import NativeTarget
 from igonnx.lowering.apply import remove_straight_through
 from igonnx.model import Model, is_floating
-from igonnx.row_scores import Apply, named_output, needed_inputs, opened_rows
+from igonnx.row_scores import Apply, OpenedRows, named_output, needed_inputs, opened_rows
 
 __all__ = ["RowGradient", "build_row_gradient"]
 
@@ -39,6 +41,8 @@ class RowGradient:
     dtype: np.dtype[np.generic]  # of cotangent and score: float64 for a float64 model, else float32
     fixed_rows: int | None  # the only number of rows the model takes; None: any
     overridden: int = 0  # nodes that a propagation's own rules have served
+    # Those of `explained` that have an input reference:<name>, what z:<name> is for the baseline.
+    referenced: tuple[str, ...] = ()
 
 
 def build_row_gradient(
@@ -55,19 +59,30 @@ def build_row_gradient(
 ) -> RowGradient:
     """Build the graph for `output` after `apply`, explained by the tensors `wrt` (names known to the model).
 
-    What it calls gradient is what `propagation` makes of it (see `igonnx.autodiff.propagation`).
+    What it calls gradient is what `propagation` makes of it (see `igonnx.autodiff.propagation`). One that wants to know
+    what tensors are for the baseline adds the inputs reference:<name> [B, ...], one per explained tensor.
     """
-    walk = specification(propagation).walk()
+    spec = specification(propagation)
+    walk = spec.walk()
     copy = model.with_graph(model.clone())
     graph = copy.ir.graph
     expand(copy.ir, wrt, output)
+    tensors = [copy.find_tensor(name) for name in wrt]
+    spec.prepare(copy.ir, between(graph, tensors, [copy.find_output(output)]))
     for name in wrt:
         if not is_floating(copy.find_tensor(name)):
             raise InputError(f"wrt {name!r} is not floating")
-    opened = opened_rows(copy, output, wrt, apply, batch_axis, fixed_rows, native)
+    recognised = native if spec.takes_fused_gelu else None
+    opened = opened_rows(copy, output, wrt, apply, batch_axis, fixed_rows, recognised)
+    opened.op.native = native
+    references = _references(opened, wrt) if spec.needs_reference else {}
+    walk.begin(opened.op, references)
+    seed = opened.seed
+    if spec.gives_relevance:
+        seed = opened.op.Mul(opened.by_row, seed)
     gradients = differentiate(
         opened.op,
-        {opened.by_row: opened.seed},
+        {opened.by_row: seed},
         opened.sources,
         straight_through=straight_through,
         propagation=walk,
@@ -77,6 +92,8 @@ def build_row_gradient(
     graph.outputs.clear()
     graph.outputs.append(named_output(opened.op, opened.score, "score", ir.Shape([opened.rows])))
     for name, source, gradient in zip(wrt, opened.sources, gradients, strict=True):
+        if gradient is None and spec.gives_relevance:
+            gradient = zeros_like(opened.op, source)  # all that depends on it is weights of others
         if gradient is None:
             reason = "" if straight_through else NOT_STRAIGHT_THROUGH
             raise ModelError(
@@ -87,4 +104,30 @@ def build_row_gradient(
     remove_straight_through(copy.ir)
     passes.RemoveUnusedNodesPass()(copy.ir)
     needed = needed_inputs(graph, opened.fixed)
-    return RowGradient(copy.ir, tuple(wrt), needed, opened.dtype, fixed_rows, len(walk.served))
+    return RowGradient(
+        copy.ir,
+        tuple(wrt),
+        needed,
+        opened.dtype,
+        fixed_rows,
+        len(walk.served),
+        _kept_references(graph, dict(zip(wrt, references.values(), strict=False))),
+    )
+
+
+def _references(opened: OpenedRows, wrt: Sequence[str]) -> dict[ir.Value, ir.Value]:
+    """A new graph input reference:<name> for each explained tensor."""
+    made = {
+        source: ir.val(f"reference:{name}", shape=source.shape, type=source.type)
+        for name, source in zip(wrt, opened.sources, strict=True)
+    }
+    opened.op.graph.inputs.extend(made.values())
+    return made
+
+
+def _kept_references(graph: ir.Graph, references: Mapping[str, ir.Value]) -> tuple[str, ...]:
+    """The explained tensors whose reference is read; the inputs of the others are dropped."""
+    for value in references.values():
+        if not value.uses():
+            graph.inputs.remove(value)
+    return tuple(name for name, value in references.items() if value.uses())

@@ -36,6 +36,7 @@ __all__ = [
     "needed_inputs",
     "normalised_apply",
     "opened_rows",
+    "put_out",
     "rows_first",
     "score_dtype",
 ]
@@ -43,14 +44,19 @@ __all__ = [
 Apply: TypeAlias = "str | tuple[str, int] | None"
 APPLY = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "sigmoid": "Sigmoid"}
 ROWS = "rows"
-_RESERVED = frozenset(["row", "alpha", "weight", "cotangent", "score", "slope"])
+_RESERVED = frozenset(["row", "alpha", "weight", "cotangent", "neuron", "score", "slope"])
 _RESERVED_PREFIXES = (
     "x:",
     "z:",
     "baseline:",
+    "reference:",
     "fixed:",
     "gradient:",
     "weighted_gradient:",
+    "value:",
+    "direction:",
+    "change:",
+    "through:",
     "plan/",
     "igonnx/",
 )
@@ -107,8 +113,7 @@ def build_row_scores(
     graph.outputs.clear()
     if values:
         for name, value in asked.items():
-            found = sources.get(name, value)
-            graph.outputs.append(named_output(opened.op, found, f"value:{name}", found.shape))
+            put_out(opened.op, sources.get(name, value), f"value:{name}")
     else:
         shape = ir.Shape([opened.rows])
         graph.outputs.append(named_output(opened.op, opened.score, "score", shape))
@@ -266,6 +271,18 @@ def named_output(op: GraphBuilder, value: ir.Value, name: str, shape: ir.Shape |
     named = cast("ir.Value", op.Identity(value))
     named.name, named.shape, named.type = name, shape, value.type
     return named
+
+
+def put_out(op: GraphBuilder, value: ir.Value, name: str) -> None:
+    """Append `value` to the outputs of the graph of `op` and rename it; a graph input, or an output, is copied.
+
+    ONNX Runtime 1.32 loses a value that is copied to an output where one that reads it, a Pad, is fused into the next
+    convolution ("not a graph input, initializer, or output of a previous node").
+    """
+    if value.producer() is None or value in op.graph.outputs:
+        value = named_output(op, value, name, value.shape)
+    value.name = name
+    op.graph.outputs.append(value)
 
 
 def needed_inputs(graph: ir.Graph, fixed: Sequence[ir.Value]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,17 @@ class ReferenceEngine:
         explained: Sequence[str],
         dtypes: Sequence[Any],
         fixed_rows: int | None,
+        referenced: Collection[str] = (),
     ) -> None:
-        """`dtypes` are those of the tensors z:<name>, one per explained tensor."""
+        """`dtypes` are those of the tensors z:<name>, one per explained tensor.
+
+        `referenced` are those explained tensors whose baseline the row gradient reads too.
+        """
         self._session = session
         self._explained = tuple(explained)
         self._dtypes = tuple(np.dtype(dtype) for dtype in dtypes)
         self._fixed_rows = fixed_rows
+        self._referenced = frozenset(referenced)
 
     def run(
         self,
@@ -84,6 +89,8 @@ class ReferenceEngine:
             x, baseline = requests.x[name][request], requests.baseline[name][request]
             alpha = plan.alpha[rows].astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
             feeds[f"z:{name}"] = (baseline + alpha * (x - baseline)).astype(dtype)
+            if name in self._referenced:
+                feeds[f"reference:{name}"] = baseline.astype(dtype)
         feeds.update({name: array[request] for name, array in requests.batched.items()})
         feeds.update(requests.shared)
         feeds["cotangent"] = requests.cotangent[request]

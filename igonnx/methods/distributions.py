@@ -36,7 +36,7 @@ from igonnx.methods.call import (
 from igonnx.methods.noise import noisy, require_std, width_like
 from igonnx.targets import Target
 
-__all__ = ["expected_gradients", "gradient_shap"]
+__all__ = ["expected", "expected_gradients", "gradient_shap"]
 
 
 def expected_gradients(
@@ -68,7 +68,7 @@ def expected_gradients(
     """
     require_whole("samples", samples, 1)
     return explainer.explain_with(
-        partial(_expected, draw=partial(_stratified, samples), given=baseline, std=None),
+        partial(expected, draw=partial(_stratified, samples), given=baseline, std=None),
         inputs,
         method=f"expected_gradients samples={samples}",
         target=target,
@@ -108,7 +108,7 @@ def gradient_shap(
     require_std("noise_std", noise_std, explainer.wrt)
     return explainer.explain_with(
         partial(
-            _expected,
+            expected,
             draw=partial(_independent, samples),
             given=baseline,
             std=named if any(named.values()) else None,
@@ -242,7 +242,7 @@ class _Path:
     alpha: Array
 
 
-def _expected(
+def expected(
     call: Call,
     *,
     draw: _Draw,

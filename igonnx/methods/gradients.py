@@ -14,7 +14,7 @@ from igonnx.inputs import Arrays
 from igonnx.methods.call import Call, Explaining, MethodResult, Options, run_rows, times_path
 from igonnx.targets import Target
 
-__all__ = ["deconvnet", "guided_backprop", "input_x_gradient", "saliency"]
+__all__ = ["at_input", "deconvnet", "guided_backprop", "input_x_gradient", "saliency"]
 
 
 def saliency(
@@ -41,7 +41,7 @@ def saliency(
 
     """
     return explainer.explain_with(
-        partial(_at_input, absolute=absolute),
+        partial(at_input, absolute=absolute),
         inputs,
         method=f"saliency absolute={bool(absolute)}",
         target=target,
@@ -66,7 +66,7 @@ def input_x_gradient(
     from the input to the baseline. The other arguments are those of `saliency`.
     """
     return explainer.explain_with(
-        partial(_at_input, times=True),
+        partial(at_input, times=True),
         inputs,
         method="input_x_gradient",
         target=target,
@@ -93,7 +93,7 @@ def guided_backprop(
     no ReLU lies on the way.
     """
     return explainer.explain_with(
-        _at_input,
+        at_input,
         inputs,
         method="guided_backprop",
         target=target,
@@ -118,7 +118,7 @@ def deconvnet(
     On the way back, a ReLU lets pass what is positive, whatever its input was. Else as `guided_backprop`.
     """
     return explainer.explain_with(
-        _at_input,
+        at_input,
         inputs,
         method="deconvnet",
         target=target,
@@ -129,7 +129,7 @@ def deconvnet(
     )
 
 
-def _at_input(call: Call, *, absolute: bool = False, times: bool = False) -> MethodResult:
+def at_input(call: Call, *, absolute: bool = False, times: bool = False) -> MethodResult:
     """The gradient at x of each request."""
     count = len(call)
     plan = RowPlan(np.arange(count), np.ones(count), np.ones(count))
