@@ -216,6 +216,36 @@ PlanResults run_plan(Session& session, const std::vector<std::string>& explained
   return {std::move(gradients), std::move(score), std::move(slope)};
 }
 
+Doubles run_scores(Session& session, const std::vector<std::string>& explained, const Arrays& x,
+                   const Arrays& baseline, const std::vector<std::string>& fixed_names,
+                   const Arrays& fixed, const std::vector<bool>& batched,
+                   const py::array& cotangent, const py::array& row,
+                   const std::vector<std::string>& by_row_names, const Arrays& by_row,
+                   std::int64_t batch_size, bool pad, const PythonProgress& progress,
+                   std::optional<double> timeout,
+                   const std::optional<std::shared_ptr<CancelToken>>& cancel, std::size_t lanes) {
+  require_count(by_row.size(), "arrays", by_row_names.size(), "inputs by row");
+  Plan plan = make_plan(explained, x, baseline, fixed_names, fixed, batched);
+  plan.cotangent = view(cotangent, "cotangent");
+  plan.row = view(row, "row");
+  for (std::size_t i = 0; i < by_row.size(); ++i) {
+    plan.by_row.push_back({by_row_names[i], view(by_row[i], "input '" + by_row_names[i] + "'")});
+  }
+  plan.gradients = false;
+  plan.batch_size = batch_size;
+  plan.pad = pad;
+  session.check(plan);
+
+  Doubles score = zeros(plan.row.shape);
+  const Results results{{}, score.mutable_data(), nullptr};
+  const CallControl control = call_control(timeout, cancel.value_or(nullptr), progress);
+  {
+    const GilReleased released;
+    session.run(plan, results, control, lanes);
+  }
+  return score;
+}
+
 std::string runtime_version() {
   const Runtime* runtime = Runtime::attached();
   if (runtime == nullptr) throw EngineError("no onnxruntime is attached");
@@ -301,7 +331,13 @@ PYBIND11_MODULE(_core, module) {
            py::arg("pad"), py::arg("progress"), py::arg("timeout") = py::none(),
            py::arg("cancel") = py::none(), py::arg("lanes") = 1024,
            "Return the weighted gradient per explained tensor [R, ...], the scores [B] and the "
-           "slopes [B].");
+           "slopes [B].")
+      .def("run_scores", run_scores, py::arg("explained"), py::arg("x"), py::arg("baseline"),
+           py::arg("fixed_names"), py::arg("fixed"), py::arg("batched"), py::arg("cotangent"),
+           py::arg("row"), py::arg("by_row_names"), py::arg("by_row"), py::arg("batch_size"),
+           py::arg("pad"), py::arg("progress"), py::arg("timeout") = py::none(),
+           py::arg("cancel") = py::none(), py::arg("lanes") = 1024,
+           "Return the scores [B] of a graph without gradients; `by_row` are inputs [B, ...].");
 }
 
 }  // namespace igonnx

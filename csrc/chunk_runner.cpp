@@ -1,6 +1,7 @@
 #include "chunk_runner.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -24,14 +25,17 @@ class TypedChunkRunner final : public ChunkRunner {
         memory_(ort::make<ort::MemoryInfo>(api, abi::CreateCpuMemoryInfo,
                                            abi::AllocatorType::device, abi::MemoryType::standard)),
         binding_(ort::make<ort::IoBinding>(api, abi::CreateIoBinding, session)),
-        gradients_(plan.explained.size()) {
+        gradients_(plan.explained.size()),
+        padded_(plan.by_row.size()) {
     const auto most_rows = static_cast<std::size_t>(
         plan.pad ? plan.batch_size : std::min(plan.batch_size, plan.rows()));
     row_.resize(most_rows);
-    alpha_.resize(most_rows);
-    weight_.resize(most_rows);
     score_.resize(most_rows);
-    slope_.resize(most_rows);
+    if (plan.gradients) {
+      alpha_.resize(most_rows);
+      weight_.resize(most_rows);
+      slope_.resize(most_rows);
+    }
     for (const FixedInput& input : plan.fixed) {
       if (!input.batched) bind_array(input.name, input.array);
     }
@@ -54,7 +58,7 @@ class TypedChunkRunner final : public ChunkRunner {
       const ExplainedInput& input = plan_.explained[i];
       bind_slice("x:" + input.name, input.x, begin, end);
       bind_slice("baseline:" + input.name, input.baseline, begin, end);
-      bind_gradient(i, end - begin);
+      if (plan_.gradients) bind_gradient(i, end - begin);
     }
     for (const FixedInput& input : plan_.fixed) {
       if (input.batched) bind_slice(input.name, input.array, begin, end);
@@ -64,29 +68,57 @@ class TypedChunkRunner final : public ChunkRunner {
     end_request_ = end;
   }
 
-  // Copies and binds what belongs to the rows. A padded chunk repeats its last row with weight 0.
+  // Binds what belongs to the rows. A padded chunk repeats its last row, with weight 0.
   void bind_rows(std::int64_t first, std::int64_t end) {
-    const auto* alpha = static_cast<const T*>(plan_.alpha.data);
-    const auto* weight = static_cast<const T*>(plan_.weight.data);
     const std::int64_t rows = plan_.pad ? plan_.batch_size : end - first;
     for (std::int64_t i = 0; i < rows; ++i) {
-      const std::int64_t from = std::min(first + i, end - 1);
-      row_[i] = plan_.row_data()[from] - first_request_;
-      alpha_[i] = alpha[from];
-      weight_[i] = first + i < end ? weight[from] : T{0};
+      row_[i] = plan_.row_data()[std::min(first + i, end - 1)] - first_request_;
     }
     bind_input("row", tensor(row_.data(), {rows}, abi::ElementType::int64));
-    bind_input("alpha", tensor(alpha_.data(), {rows}, plan_.type()));
-    bind_input("weight", tensor(weight_.data(), {rows}, plan_.type()));
+    for (std::size_t i = 0; i < plan_.by_row.size(); ++i) {
+      const RowInput& input = plan_.by_row[i];
+      const ArrayView part = input.array.part(first, end);
+      bind_array(input.name, rows == end - first ? part : filled_up(part, padded_[i], rows));
+    }
+    if (plan_.gradients) bind_path(first, end, rows);
     if (rows != bound_rows_) {
       bind_output("score", tensor(score_.data(), {rows}, plan_.type()));
-      bind_output("slope", tensor(slope_.data(), {rows}, plan_.type()));
+      if (plan_.gradients) bind_output("slope", tensor(slope_.data(), {rows}, plan_.type()));
       bound_rows_ = rows;
     }
   }
 
+  void bind_path(std::int64_t first, std::int64_t end, std::int64_t rows) {
+    const auto* alpha = static_cast<const T*>(plan_.alpha.data);
+    const auto* weight = static_cast<const T*>(plan_.weight.data);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const std::int64_t from = std::min(first + i, end - 1);
+      alpha_[i] = alpha[from];
+      weight_[i] = first + i < end ? weight[from] : T{0};
+    }
+    bind_input("alpha", tensor(alpha_.data(), {rows}, plan_.type()));
+    bind_input("weight", tensor(weight_.data(), {rows}, plan_.type()));
+  }
+
+  // A copy of the slices in `array`, the last of them repeated to make `rows`.
+  static ArrayView filled_up(const ArrayView& array, std::vector<std::byte>& buffer,
+                             std::int64_t rows) {
+    const auto slice = static_cast<std::size_t>(array.slice_bytes());
+    const auto* data = static_cast<const std::byte*>(array.data);
+    buffer.resize(slice * static_cast<std::size_t>(rows));
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const std::int64_t from = std::min(i, array.shape.front() - 1);
+      std::copy_n(data + from * slice, slice, buffer.data() + i * slice);
+    }
+    ArrayView result = array;
+    result.data = buffer.data();
+    result.shape.front() = rows;
+    return result;
+  }
+
   void collect(std::int64_t first, std::int64_t end) {
     std::copy_n(score_.begin(), end - first, results_.score + first);
+    if (!plan_.gradients) return;
     std::copy_n(slope_.begin(), end - first, results_.slope + first);
     for (std::size_t i = 0; i < plan_.explained.size(); ++i) {
       const std::int64_t slice = plan_.explained[i].x.slice_size();
@@ -140,6 +172,7 @@ class TypedChunkRunner final : public ChunkRunner {
   std::vector<std::int64_t> row_;
   std::vector<T> alpha_, weight_, score_, slope_;
   std::vector<std::vector<T>> gradients_;
+  std::vector<std::vector<std::byte>> padded_;  // inputs by row, where a chunk is filled up
   // What is bound now.
   std::int64_t first_request_ = -1;
   std::int64_t end_request_ = -1;

@@ -39,9 +39,12 @@ std::string quoted(const std::vector<std::string>& names) {
 // Every array of the plan under the name of the graph input that it is for.
 std::map<std::string, const ArrayView*> arrays_by_input(const Plan& plan) {
   std::map<std::string, const ArrayView*> arrays{{"row", &plan.row},
-                                                 {"alpha", &plan.alpha},
-                                                 {"weight", &plan.weight},
                                                  {"cotangent", &plan.cotangent}};
+  if (plan.gradients) {
+    arrays["alpha"] = &plan.alpha;
+    arrays["weight"] = &plan.weight;
+  }
+  for (const RowInput& input : plan.by_row) arrays[input.name] = &input.array;
   for (const ExplainedInput& input : plan.explained) {
     arrays["x:" + input.name] = &input.x;
     arrays["baseline:" + input.name] = &input.baseline;
@@ -158,9 +161,12 @@ void Session::check(const Plan& plan) const {
     throw InputError(log_name_ + " takes no input '" + arrays.begin()->first + "'; it takes " +
                      quoted(input_names()));
   }
-  std::vector<std::string> wanted{"score", "slope"};
-  for (const ExplainedInput& input : plan.explained) {
-    wanted.push_back("weighted_gradient:" + input.name);
+  std::vector<std::string> wanted{"score"};
+  if (plan.gradients) {
+    wanted.push_back("slope");
+    for (const ExplainedInput& input : plan.explained) {
+      wanted.push_back("weighted_gradient:" + input.name);
+    }
   }
   for (const std::string& name : wanted) {
     if (type_of_output(name) != plan.type()) {

@@ -43,8 +43,9 @@ struct Port {
 
 /// An explanation graph loaded in the attached runtime. Its graph inputs are `x:<name>` and
 /// `baseline:<name>` per explained tensor, the fixed inputs, `row`, `alpha`, `weight` and
-/// `cotangent`; its outputs `weighted_gradient:<name>`, `score` and `slope`. Any number of threads
-/// may use one session at once.
+/// `cotangent`; its outputs `weighted_gradient:<name>`, `score` and `slope`. A graph for plans
+/// without gradients has the inputs by row in the place of alpha and weight, and `score` as its
+/// only output. Any number of threads may use one session at once.
 class Session {
  public:
   /// Throws EngineError if no suitable runtime is attached or the runtime refuses the model.

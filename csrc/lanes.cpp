@@ -101,19 +101,27 @@ class Call {
     }
     lane.plan = plan;
     lane.plan.row = {lane.row.data(), plan.row.type, {end - first}};
-    lane.plan.alpha = plan.alpha.part(first, end);
-    lane.plan.weight = plan.weight.part(first, end);
+    if (plan.gradients) {
+      lane.plan.alpha = plan.alpha.part(first, end);
+      lane.plan.weight = plan.weight.part(first, end);
+    }
+    for (RowInput& input : lane.plan.by_row) input.array = input.array.part(first, end);
     lane.plan.cotangent = plan.cotangent.part(begin, past);
     lane.plan.first_row = plan.first_row + first;
     for (FixedInput& input : lane.plan.fixed) {
       if (input.batched) input.array = input.array.part(begin, past);
     }
-    lane.results = {results_.weighted_gradient, results_.score + first, results_.slope + first};
+    lane.results.score = results_.score + first;
+    if (plan.gradients) {
+      lane.results.weighted_gradient = results_.weighted_gradient;
+      lane.results.slope = results_.slope + first;
+    }
     for (std::size_t k = 0; k < plan.explained.size(); ++k) {
       ExplainedInput& input = lane.plan.explained[k];
       const std::int64_t slice = input.x.slice_size();
       input.x = input.x.part(begin, past);
       input.baseline = input.baseline.part(begin, past);
+      if (!plan.gradients) continue;
       lane.results.weighted_gradient[k] += begin * slice;
       if (!sums_of_its_own) continue;
       lane.sums.emplace_back(static_cast<std::size_t>(slice * (past - begin)));

@@ -15,8 +15,6 @@ MergedChunk::MergedChunk(const std::vector<Segment>& segments) : segments_(segme
         {like.explained[i].name,
          gather_requests(arrays([i](const Plan& plan) { return &plan.explained[i].x; })),
          gather_requests(arrays([i](const Plan& plan) { return &plan.explained[i].baseline; }))});
-    sums_.emplace_back(static_cast<std::size_t>(plan_.explained[i].x.slice_size()) *
-                       sources_.size());
   }
   for (std::size_t i = 0; i < like.fixed.size(); ++i) {
     const FixedInput& input = like.fixed[i];
@@ -27,16 +25,30 @@ MergedChunk::MergedChunk(const std::vector<Segment>& segments) : segments_(segme
   }
   plan_.cotangent = gather_requests(arrays([](const Plan& plan) { return &plan.cotangent; }));
   plan_.row = {row_.data(), abi::ElementType::int64, {static_cast<std::int64_t>(row_.size())}};
-  plan_.alpha = gather_rows(arrays([](const Plan& plan) { return &plan.alpha; }));
-  plan_.weight = gather_rows(arrays([](const Plan& plan) { return &plan.weight; }));
+  for (std::size_t i = 0; i < like.by_row.size(); ++i) {
+    const auto of_plan = [i](const Plan& plan) { return &plan.by_row[i].array; };
+    plan_.by_row.push_back({like.by_row[i].name, gather_rows(arrays(of_plan))});
+  }
+  plan_.gradients = like.gradients;
+  if (like.gradients) {
+    plan_.alpha = gather_rows(arrays([](const Plan& plan) { return &plan.alpha; }));
+    plan_.weight = gather_rows(arrays([](const Plan& plan) { return &plan.weight; }));
+  }
   plan_.pad = like.pad;
   plan_.batch_size = like.pad ? like.batch_size : plan_.rows();
+  take_results();
+}
 
+void MergedChunk::take_results() {
   score_.resize(row_.size());
-  slope_.resize(row_.size());
-  for (std::vector<double>& sum : sums_) results_.weighted_gradient.push_back(sum.data());
   results_.score = score_.data();
+  if (!plan_.gradients) return;
+  slope_.resize(row_.size());
   results_.slope = slope_.data();
+  for (const ExplainedInput& input : plan_.explained) {
+    sums_.emplace_back(static_cast<std::size_t>(input.x.slice_size()) * sources_.size());
+    results_.weighted_gradient.push_back(sums_.back().data());
+  }
 }
 
 void MergedChunk::scatter(std::size_t segment, const Results& target) const {
@@ -44,6 +56,7 @@ void MergedChunk::scatter(std::size_t segment, const Results& target) const {
   for (std::size_t i = 0; i < segment; ++i) before += segments_[i].end - segments_[i].first;
   const Segment& its = segments_[segment];
   std::copy_n(score_.begin() + before, its.end - its.first, target.score + its.first);
+  if (!plan_.gradients) return;
   std::copy_n(slope_.begin() + before, its.end - its.first, target.slope + its.first);
   for (std::size_t i = 0; i < sums_.size(); ++i) {
     const auto slice = static_cast<std::size_t>(plan_.explained[i].x.slice_size());
@@ -87,13 +100,12 @@ ArrayView MergedChunk::gather_requests(const std::vector<const ArrayView*>& arra
 
 ArrayView MergedChunk::gather_rows(const std::vector<const ArrayView*>& arrays) {
   ArrayView result = *arrays.front();
-  result.shape = {static_cast<std::int64_t>(row_.size())};
-  const std::int64_t element = size_of(result.type);
+  result.shape.front() = static_cast<std::int64_t>(row_.size());
+  const std::int64_t slice = result.slice_bytes();
   std::vector<std::byte>& buffer = new_buffer();
   for (std::size_t i = 0; i < segments_.size(); ++i) {
     const auto* data = static_cast<const std::byte*>(arrays[i]->data);
-    buffer.insert(buffer.end(), data + segments_[i].first * element,
-                  data + segments_[i].end * element);
+    buffer.insert(buffer.end(), data + segments_[i].first * slice, data + segments_[i].end * slice);
   }
   result.data = buffer.data();
   return result;

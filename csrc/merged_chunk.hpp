@@ -44,6 +44,7 @@ class MergedChunk {
   void take_rows();
   ArrayView gather_requests(const std::vector<const ArrayView*>& arrays);
   ArrayView gather_rows(const std::vector<const ArrayView*>& arrays);
+  void take_results();
   ArrayView copy(const ArrayView& array);
   template <typename Member>
   std::vector<const ArrayView*> arrays(Member member) const;

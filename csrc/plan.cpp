@@ -86,16 +86,26 @@ void check_explained(const Plan& plan) {
   require_requests(plan.cotangent, "cotangent", first.x.shape.front());
 }
 
-void check_rows(const Plan& plan) {
-  require_type(plan.row, "row", ElementType::int64, "");
-  if (plan.row.shape.size() != 1) {
-    throw InputError("row has shape " + text(plan.row.shape) + "; expected one axis");
-  }
+void check_path(const Plan& plan) {
   const std::string as_first = " as x of '" + plan.explained.front().name + "'";
   for (const auto& [array, label] :
        {std::pair{&plan.alpha, "alpha"}, std::pair{&plan.weight, "weight"}}) {
     require_type(*array, label, plan.type(), as_first);
     require_shape(*array, label, plan.row.shape, " as row");
+  }
+}
+
+void check_rows(const Plan& plan) {
+  require_type(plan.row, "row", ElementType::int64, "");
+  if (plan.row.shape.size() != 1) {
+    throw InputError("row has shape " + text(plan.row.shape) + "; expected one axis");
+  }
+  if (plan.gradients) check_path(plan);
+  for (const RowInput& input : plan.by_row) {
+    if (input.array.shape.empty() || input.array.shape.front() != plan.rows()) {
+      throw InputError("input '" + input.name + "' has shape " + text(input.array.shape) +
+                       "; expected [" + std::to_string(plan.rows()) + ", ...], one slice per row");
+    }
   }
   const std::int64_t* row = plan.row_data();
   for (std::int64_t i = 0; i < plan.rows(); ++i) {
@@ -173,7 +183,12 @@ bool can_share_chunk(const Plan& a, const Plan& b) {
            (left.batched ? same_slices(left.array, right.array)
                          : same_contents(left.array, right.array));
   };
-  return a.pad == b.pad && same_slices(a.cotangent, b.cotangent) &&
+  const auto alike_by_row = [](const RowInput& left, const RowInput& right) {
+    return left.name == right.name && same_slices(left.array, right.array);
+  };
+  return a.pad == b.pad && a.gradients == b.gradients && same_slices(a.cotangent, b.cotangent) &&
+         std::equal(a.by_row.begin(), a.by_row.end(), b.by_row.begin(), b.by_row.end(),
+                    alike_by_row) &&
          std::equal(a.explained.begin(), a.explained.end(), b.explained.begin(), b.explained.end(),
                     alike_explained) &&
          std::equal(a.fixed.begin(), a.fixed.end(), b.fixed.begin(), b.fixed.end(), alike_fixed);

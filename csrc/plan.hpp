@@ -38,13 +38,23 @@ struct FixedInput {
   bool batched = false;
 };
 
+/// An input with a slice for each row, [B, ...].
+struct RowInput {
+  std::string name;
+  ArrayView array;
+};
+
 /// R requests and B rows. Row b asks for the gradient of request row[b] at alpha[b], to be summed
-/// with weight[b]. x, baseline, cotangent, alpha and weight have one dtype, float32 or float64.
+/// with weight[b]; or, without gradients, for the score alone at what the graph makes of request
+/// row[b] and of the inputs by row. x, baseline, cotangent, alpha and weight have one dtype,
+/// float32 or float64.
 struct Plan {
   std::vector<ExplainedInput> explained;
   std::vector<FixedInput> fixed;
+  std::vector<RowInput> by_row;
   ArrayView cotangent;          // [R, ...]
   ArrayView row;                // int64 [B], non-decreasing
+  bool gradients = true;        // false: alpha and weight are not there, slopes neither
   ArrayView alpha;              // [B]
   ArrayView weight;             // [B]
   std::int64_t batch_size = 1;  // rows per chunk
@@ -57,7 +67,8 @@ struct Plan {
   const std::int64_t* row_data() const { return static_cast<const std::int64_t*>(row.data); }
 };
 
-/// Where the results go: memory of the caller, the gradients set to zero.
+/// Where the results go: memory of the caller, the gradients set to zero. A plan without gradients
+/// has the scores alone.
 struct Results {
   std::vector<double*> weighted_gradient;  // per explained input: as many elements as its x
   double* score = nullptr;                 // [B]

@@ -35,6 +35,10 @@ class Session:
         """
         Return the weighted gradient per explained tensor [R, ...], the scores [B] and the slopes [B].
         """
+    def run_scores(self, explained: collections.abc.Sequence[str], x: collections.abc.Sequence[numpy.typing.NDArray[typing.Any]], baseline: collections.abc.Sequence[numpy.typing.NDArray[typing.Any]], fixed_names: collections.abc.Sequence[str], fixed: collections.abc.Sequence[numpy.typing.NDArray[typing.Any]], batched: collections.abc.Sequence[bool], cotangent: numpy.typing.NDArray[typing.Any], row: numpy.typing.NDArray[typing.Any], by_row_names: collections.abc.Sequence[str], by_row: collections.abc.Sequence[numpy.typing.NDArray[typing.Any]], batch_size: typing.SupportsInt | typing.SupportsIndex, pad: bool, progress: collections.abc.Callable[[int, int], None] | None, timeout: typing.SupportsFloat | typing.SupportsIndex | None = None, cancel: CancelToken | None = None, lanes: typing.SupportsInt | typing.SupportsIndex = 1024) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        Return the scores [B] of a graph without gradients; `by_row` are inputs [B, ...].
+        """
     @property
     def calls(self) -> int:
         """

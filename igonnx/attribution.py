@@ -38,17 +38,21 @@ class Attribution(Drawn):
 
     values: array, or {name: array} when several tensors are explained; shape and layout of the explained tensor;
         float64 for a float64 model, else float32 (a contribution may exceed what float16 holds).
-    delta: float64 [N], the sum of an example's values minus (score - baseline score): Captum's convergence delta.
+    delta: float64 [N], the sum of an example's values minus (score - baseline score): Captum's convergence delta. Where
+        methods give all elements of a feature the feature's value, it is counted once.
     scores, baseline_scores: float64 [N], the explained output at the input and at the baseline.
     target: per example the index explained (a tuple, without the batch axis), or None for a mask.
     path: per example the points at which the gradient was evaluated.
     steps_used: int64 [N], gradient evaluations that count in the sum (Gauss-Legendre and middle evaluate two more,
-        without weight, for the scores at the ends; a tolerance counts those that a memory limit made it repeat).
+        without weight, for the scores at the ends; a tolerance counts those that a memory limit made it repeat); of
+        methods that need none, forward passes.
     error_estimate: float64 [N], estimated relative L2 error of the values, where the method estimates it; else None.
     method: the method's name and settings, for the record.
     correction: float64 [N], what `exact_sum` added to the values to make them add up, as a share of each one's size
         (so a value v was v / (1 + share) if positive, v / (1 - share) if negative) and, the same number, as a share of
         all of them (relative L2); None where it was not asked for.
+    r_squared: float64 [N], how much of the variation of the scores the model accounts for that a method fitted to them
+        (LIME's, weighted as it was fitted; 1: all of it); else None.
     """
 
     values: NDArray[Any] | dict[str, NDArray[Any]]
@@ -61,6 +65,7 @@ class Attribution(Drawn):
     error_estimate: NDArray[np.float64] | None = None
     method: str = "integrated_gradients"
     correction: NDArray[np.float64] | None = None
+    r_squared: NDArray[np.float64] | None = None
 
     @property
     def relative_delta(self) -> NDArray[np.float64]:
@@ -76,9 +81,9 @@ class Attribution(Drawn):
         """Write everything to a NumPy .npz archive; the file appears complete or not at all.
 
         Arrays: `values` (or `values:<name>` per tensor), `delta`, `scores`, `baseline_scores`, `steps_used`, `method`,
-        `target` (int64 [N, axes], absent for masks), `error_estimate` and `correction` where there are any, and per
-        example i `path_<i>` float64 [4, points]: alpha, weight, score, slope. Raises `InputError` if it cannot be
-        written.
+        `target` (int64 [N, axes], absent for masks), `error_estimate`, `correction` and `r_squared` where there are
+        any, and per example i `path_<i>` float64 [4, points]: alpha, weight, score, slope. Raises `InputError` if it
+        cannot be written.
         """
         arrays: dict[str, Any] = {
             "delta": self.delta,
@@ -97,6 +102,8 @@ class Attribution(Drawn):
             arrays["error_estimate"] = self.error_estimate
         if self.correction is not None:
             arrays["correction"] = self.correction
+        if self.r_squared is not None:
+            arrays["r_squared"] = self.r_squared
         for i, points in enumerate(self.path):
             arrays[f"path_{i}"] = np.stack(
                 [points.alpha, points.weight, points.score, points.slope]

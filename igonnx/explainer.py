@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution, relative_distance
-from igonnx.autodiff.propagation import GRADIENT
+from igonnx.autodiff.propagation import GRADIENT, PropagationSpec
 from igonnx.autodiff.selection import (
     inputs_to_change,
     tensors_per_example,
@@ -27,7 +28,27 @@ from igonnx.engine.runtime import Providers
 from igonnx.errors import InputError, ModelError
 from igonnx.graph.builder import rank
 from igonnx.inputs import Arrays, BatchedInputs, batched_inputs, checked_inputs
-from igonnx.methods import blur_ig, distributions, gradients, guided_ig, idgi, straight_path, xrai
+from igonnx.layers import InnerTensor, computed_tensors, layers_between
+from igonnx.methods import (
+    ablation,
+    blur_ig,
+    deep_lift,
+    distributions,
+    grad_cam,
+    gradients,
+    guided_ig,
+    idgi,
+    kernel_shap,
+    layers,
+    lrp,
+    lime,
+    neurons,
+    occlusion,
+    rise,
+    shapley,
+    straight_path,
+    xrai,
+)
 from igonnx.methods.binding import as_method
 from igonnx.methods.call import Call, Core, Progress, require_progress
 from igonnx.methods.ensemble import run_ensemble
@@ -156,13 +177,25 @@ class Explainer:
                 self._siblings[key] = self._made_sibling(*key)
             return self._siblings[key]
 
+    def with_model(self, model: ModelSource) -> Explainer:
+        """An explainer of the same settings for another model, whose tensors have the same names.
+
+        Raises as the constructor does.
+        """
+        return self._made(Model.load(model), self.output, self.wrt, self.apply)
+
     def _made_sibling(self, output: str, wrt: tuple[str, ...]) -> Explainer:
+        if output == self.output:
+            return self._made(self.model, output, wrt, self.apply)
+        return self._made(self.model.with_output(output), output, wrt, None)
+
+    def _made(self, model: Model, output: str, wrt: tuple[str, ...], apply: Apply) -> Explainer:
         settings = self._settings
         return Explainer(
-            self.model if output == self.output else self.model.with_output(output),
+            model,
             output=output,
             wrt=wrt,
-            apply=settings.apply if output == self.output else None,
+            apply=apply,
             providers=settings.providers,
             engine=settings.engine,
             batch_size=settings.batch_size,
@@ -200,6 +233,19 @@ class Explainer:
         results = prepared.forward.run(arrays, prepared.batched, {self.output: prepared.batch_axis})
         return {info.name: results[info.name] for info in self.model.outputs}
 
+    def tensors(self, pattern: str = "*", *, anywhere: bool = False) -> list[InnerTensor]:
+        """The floating tensors between `wrt` and the output, which can be layers, whose names match `pattern`.
+
+        A pattern is of the kind that files are found by: `*` for any characters, `?` for one. With `anywhere` those
+        that lead to no explained output, or do not depend on `wrt`, are there, too: `layer_activation` takes them.
+        """
+        known = computed_tensors(self.model) if anywhere else self._layers
+        return [tensor for tensor in known if fnmatchcase(tensor.name, pattern)]
+
+    @cached_property
+    def _layers(self) -> list[InnerTensor]:
+        return layers_between(self.model, self.wrt, self.output)
+
     # -- methods: each is a function of its family's module ------------------------------------
 
     integrated_gradients = as_method(straight_path.integrated_gradients)
@@ -210,10 +256,34 @@ class Explainer:
     deconvnet = as_method(gradients.deconvnet)
     expected_gradients = as_method(distributions.expected_gradients)
     gradient_shap = as_method(distributions.gradient_shap)
+    deep_lift_shap = as_method(deep_lift.deep_lift_shap)
+    deep_lift = as_method(deep_lift.deep_lift)
+    lrp = as_method(lrp.lrp)
     guided_ig = as_method(guided_ig.guided_ig)
     blur_ig = as_method(blur_ig.blur_ig)
     idgi = as_method(idgi.idgi)
     xrai = as_method(xrai.xrai)
+    shapley_value_sampling = as_method(shapley.shapley_value_sampling)
+    kernel_shap = as_method(kernel_shap.kernel_shap)
+    lime = as_method(lime.lime)
+    rise = as_method(rise.rise)
+    occlusion = as_method(occlusion.occlusion)
+    feature_permutation = as_method(ablation.feature_permutation)
+    feature_ablation = as_method(ablation.feature_ablation)
+    layer_activation = as_method(layers.layer_activation)
+    layer_gradient_x_activation = as_method(layers.layer_gradient_x_activation)
+    layer_conductance = as_method(layers.layer_conductance)
+    internal_influence = as_method(layers.internal_influence)
+    grad_cam_pp = as_method(grad_cam.grad_cam_pp)
+    guided_grad_cam = as_method(grad_cam.guided_grad_cam)
+    grad_cam = as_method(grad_cam.grad_cam)
+    neuron_gradient = as_method(neurons.neuron_gradient)
+    neuron_integrated_gradients = as_method(neurons.neuron_integrated_gradients)
+    neuron_conductance = as_method(neurons.neuron_conductance)
+    neuron_gradient_shap = as_method(neurons.neuron_gradient_shap)
+    neuron_deep_lift_shap = as_method(neurons.neuron_deep_lift_shap)
+    neuron_guided_backprop = as_method(neurons.neuron_guided_backprop)
+    neuron_deconvnet = as_method(neurons.neuron_deconvnet)
 
     def explain_with(
         self,
@@ -224,7 +294,7 @@ class Explainer:
         target: Target = None,
         baseline: Baselines = None,
         seed: int = 0,
-        propagation: str | None = GRADIENT,
+        propagation: str | PropagationSpec | None = GRADIENT,
         exact_sum: bool = False,
         noise: str | None = None,
         noise_samples: int = 10,
@@ -261,6 +331,8 @@ class Explainer:
             if examples.can_be_fed or propagation is None
             else None,
             values=partial(examples.values, requests, control),
+            masks=partial(prepared.masks, control) if self._settings.engine == "native" else None,
+            inside=partial(examples.inside, requests, control),
             scores=asked.scores,
             known_baselines=partial(examples.baselines, requests.x, int(seed)),
             progress=progress,
@@ -294,7 +366,7 @@ class Explainer:
         other._prepared, other._siblings, other._preparing = {}, {}, threading.Lock()
         return other
 
-    def _gradients(self, prepared: Prepared, propagation: str) -> Gradients:
+    def _gradients(self, prepared: Prepared, propagation: str | PropagationSpec) -> Gradients:
         """The engine for a propagation; raises what was found out about the model's gradients at first."""
         if self._refusal is not None:
             raise self._refusal

@@ -6,6 +6,7 @@ it into what one image input of a model takes, as (image * scale - mean) / std.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,21 @@ from igonnx.channels import Layout
 from igonnx.checks import require_choice
 from igonnx.errors import InputError
 
-__all__ = ["PRESETS", "ImageShape", "Layout", "Preprocessing", "image_shape", "read_image"]
+__all__ = [
+    "PRESETS",
+    "ImageShape",
+    "Layout",
+    "Preprocessing",
+    "decode_image",
+    "image_shape",
+    "read_image",
+]
 
 Image = NDArray[np.float32]
 Shape = Sequence[int | str | None]
+
+# What is taken from strangers: formats whose decoders run nothing and read no other file.
+STRANGERS_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
 
 DEFAULT_SIZE = 224  # of models that take any: what most classifiers were trained on
 
@@ -209,6 +221,33 @@ def read_image(path: str | Path) -> Image:
     return _to_rgb(pixels, path)
 
 
+def decode_image(data: bytes, *, most_pixels: int, name: str = "the image") -> Image:
+    """Read an image from the bytes of a file, PNG, JPEG, GIF, BMP or WebP: what `read_image` gives.
+
+    The size is looked up in the header first: one of more than `most_pixels` is not decoded. Raises `InputError`,
+    naming the image by `name`, for that and for what is no such image.
+    """
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=STRANGERS_FORMATS) as header:
+            width, height = header.size
+        if width * height > most_pixels:
+            raise InputError(
+                f"{name} has {width} x {height} pixels; at most {most_pixels} are decoded"
+            )
+        pixels = _decode_with_pillow(data)
+    except InputError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        message = f"{name} is no image in one of the formats {', '.join(STRANGERS_FORMATS)}"
+        raise InputError(message) from error
+    except _decoding_errors() as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"{name} cannot be read as an image: {reason}") from error
+    return _to_rgb(pixels, name)
+
+
 def format_shape(shape: Sequence[Any]) -> str:
     """Write a shape as people do: [batch, 3, ?, ?]."""
     return "[" + ", ".join("?" if length is None else str(length) for length in shape) + "]"
@@ -226,8 +265,8 @@ def _decode(file: Path) -> NDArray[Any]:
     return _decode_with_pillow(file) if printing_colours else np.asarray(imread(str(file)))
 
 
-def _decode_with_pillow(file: Path) -> NDArray[Any]:
-    """Decode the first picture of a file, upright, its palette or printing colours resolved."""
+def _decode_with_pillow(file: Path | bytes) -> NDArray[Any]:
+    """Decode the first picture of a file, or of its bytes, upright, its palette or printing colours resolved."""
     import imageio.v3  # what scikit-image itself reads with; it alone tells orientation and mode
 
     with imageio.v3.imopen(file, "r", plugin="pillow") as opened:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igonnx.autodiff.propagation import GRADIENT
+from igonnx.autodiff.propagation import GRADIENT, PropagationSpec, specification
 from igonnx.batching import require_first_axis
 from igonnx.engine.calibration import USUAL_CHUNK, CalibratedEngine, first_guess, machine
+from igonnx.engine.control import CallControl, ControlledEngine
 from igonnx.engine.forward import Forward, axis_of_length
-from igonnx.engine.plan import Engine, NoGradients, Requests
+from igonnx.engine.plan import AnyPlan, Engine, MaskEngine, NoGradients, PlanEngine, Requests
 from igonnx.engine.precision import BFLOAT16
 from igonnx.engine.row_forward import RowForward
 from igonnx.engine.runtime import (
@@ -30,6 +32,7 @@ from igonnx.explanation_graph import ExplanationGraph, build_explanation_graph
 from igonnx.graph.builder import dtype_of
 from igonnx.graph.native_target import NativeTarget
 from igonnx.inputs import BatchedInputs
+from igonnx.masked_rows import build_masked_rows
 from igonnx.model import Model
 from igonnx.native_lowering import lower
 from igonnx.native_lowering.bfloat16 import multiply_in_bfloat16
@@ -41,13 +44,16 @@ from igonnx.rebatching import (
     rows_share_a_branch,
 )
 from igonnx.row_gradient import RowGradient, build_row_gradient
-from igonnx.row_scores import Apply, batch_axis_of, build_row_scores, score_dtype
+from igonnx.row_layers import Inside, build_row_layers
+from igonnx.row_scores import Apply, RowScores, batch_axis_of, build_row_scores, score_dtype
 from igonnx.simplification import is_light, simplified
 from igonnx.working_memory import fingerprint, working_memory
 
 __all__ = ["ENGINES", "Gradients", "Passes", "Prepared", "Settings", "prepare"]
 
 ENGINES = ("native", "reference")
+PlanT = TypeVar("PlanT", bound=AnyPlan)
+NativeT = TypeVar("NativeT")
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,14 @@ class Prepared:
     batched: tuple[str, ...]  # model inputs that have the batch axis
     batch_axis: int | None  # of the explained output; None: it has none, examples run one by one
     fixed_rows: int | None  # the only number of rows the model takes; None: any
-    _gradients: dict[str, Gradients] = field(default_factory=dict, init=False, repr=False)
-    _forwards: dict[tuple[str, ...], RowForward] = field(
+    _gradients: dict[str | PropagationSpec, Gradients] = field(
         default_factory=dict, init=False, repr=False
     )
+    _forwards: dict[tuple[str, ...] | Inside, RowForward] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _masks: MaskEngine | None = field(default=None, init=False, repr=False)
+    _making: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs and the explained tensors for `arrays`; an explained output without batch axis is stacked."""
@@ -123,20 +133,23 @@ class Prepared:
         run = self.forward.one_by_one if alone else self.forward.run
         return run(arrays, self.batched, axes)
 
-    def gradients(self, propagation: str = GRADIENT) -> Gradients:
+    def gradients(self, propagation: str | PropagationSpec = GRADIENT) -> Gradients:
         """The engine for `propagation` (see `igonnx.autodiff.propagation`), made once.
 
         Raises as `igonnx.gradient` where the model cannot be differentiated, and `InputError` for an unknown
-        propagation. Warns (`UserWarning`) where that is no other than the gradient, whose engine then serves.
+        propagation. Where that is no other than the gradient, its engine serves; for a propagation by another name, a
+        warning (`UserWarning`) says so.
         """
         if propagation not in self._gradients:
             self._gradients[propagation] = self._made(propagation)
         made = self._gradients[propagation]
         if propagation != GRADIENT and not made.overridden:
-            warn_caller(
-                f"{self.model.name}: no ReLU lies on the way to output {self.settings.output!r}: {propagation} is the "
-                "plain gradient",
-            )
+            spec = specification(propagation)
+            if spec.acts_on is not None:
+                warn_caller(
+                    f"{self.model.name}: no {spec.acts_on} lies on the way to output {self.settings.output!r}: "
+                    f"{spec.name} is the plain gradient",
+                )
         return made
 
     def passes(self) -> Passes:
@@ -152,40 +165,86 @@ class Prepared:
             score_dtype(values),
         )
 
-    def row_forward(self, values: tuple[str, ...] = ()) -> RowForward:
-        """What computes scores of rows from the explained tensors, or the `values` of tensors on the way; made once.
+    def row_forward(self, asked: tuple[str, ...] | Inside = ()) -> RowForward:
+        """What computes, from the explained tensors, scores of rows, or what is `asked` of inner ones; made once.
 
-        One thread at a time may ask for it. Raises `InputError` as `igonnx.row_scores.build_row_scores`.
+        A tuple of names asks for their values. Raises as `igonnx.row_scores.build_row_scores` and
+        `igonnx.row_layers.build_row_layers`.
         """
-        if values not in self._forwards:
-            settings = self.settings
-            rows = build_row_scores(
-                self.model,
+        with self._making:
+            if asked not in self._forwards:
+                self._forwards[asked] = self._made_forward(asked)
+            return self._forwards[asked]
+
+    def _made_forward(self, asked: tuple[str, ...] | Inside) -> RowForward:
+        settings = self.settings
+        rows = self._opened_for(asked)
+        session = RuntimeSession(
+            serialized(rows.model, self.model.name),
+            name=self.model.name,
+            folder=self.model.folder,
+            providers=settings.providers,
+            threads=settings.threads,
+        )
+        inputs = rows.model.graph.inputs
+        return RowForward(
+            session,
+            dtypes={value.name or "": dtype_of(value).numpy() for value in inputs},
+            batched=[f"fixed:{name}" for name in rows.fixed if name in self.batched],
+            fixed_rows=self.fixed_rows,
+        )
+
+    def _opened_for(self, asked: tuple[str, ...] | Inside) -> RowScores:
+        """The graph of forward passes that `row_forward` runs."""
+        settings = self.settings
+        axis, fixed_rows = self.batch_axis, self.fixed_rows
+        if isinstance(asked, Inside):
+            return build_row_layers(
+                simplified(self.model, keep=[*settings.wrt, *asked.layers]),
+                asked,
                 output=settings.output,
                 wrt=settings.wrt,
                 apply=settings.apply,
-                batch_axis=self.batch_axis,
-                fixed_rows=self.fixed_rows,
-                values=values,
+                batch_axis=axis,
+                fixed_rows=fixed_rows,
+                straight_through=settings.straight_through,
             )
-            session = RuntimeSession(
-                serialized(rows.model, self.model.name),
-                name=self.model.name,
-                folder=self.model.folder,
-                providers=settings.providers,
-                threads=settings.threads,
-            )
-            self._forwards[values] = RowForward(
-                session,
-                dtypes={
-                    value.name or "": dtype_of(value).numpy() for value in rows.model.graph.inputs
-                },
-                batched=[f"fixed:{name}" for name in rows.fixed if name in self.batched],
-                fixed_rows=self.fixed_rows,
-            )
-        return self._forwards[values]
+        return build_row_scores(
+            self.model,
+            output=settings.output,
+            wrt=settings.wrt,
+            apply=settings.apply,
+            batch_axis=axis,
+            fixed_rows=fixed_rows,
+            values=asked,
+        )
 
-    def _made(self, propagation: str) -> Gradients:
+    def masks(self, control: CallControl) -> MaskEngine:
+        """The engine in C++ that computes scores of masked inputs, under `control`; made once."""
+        with self._making:
+            if self._masks is None:
+                self._masks = self._made_for_masks()
+        return ControlledEngine(self._masks, control)
+
+    def _made_for_masks(self) -> MaskEngine:
+        from igonnx.engine.native import NativeMaskEngine
+
+        settings = self.settings
+        rows = build_row_scores(
+            simplified(self.model, keep=settings.wrt),
+            output=settings.output,
+            wrt=settings.wrt,
+            apply=settings.apply,
+            batch_axis=self.batch_axis,
+            fixed_rows=self.fixed_rows,
+        )
+        calibrated = _calibration(settings, rows, self.batched)
+        _round_products(self.model, settings, rows, "it has none")
+        graph = build_masked_rows(rows, self.batched, plugin=on_cpu(settings.providers))
+        engine: MaskEngine = _native(NativeMaskEngine, self.model, settings, graph)
+        return calibrated(engine)
+
+    def _made(self, propagation: str | PropagationSpec) -> Gradients:
         settings = self.settings
         target = _native_target(self.model, settings)
         rows = build_row_gradient(
@@ -199,12 +258,13 @@ class Prepared:
             straight_through=settings.straight_through,
             propagation=propagation,
         )
-        if propagation != GRADIENT and not rows.overridden:
+        is_gradient = not (rows.overridden or specification(propagation).gives_relevance)
+        if propagation != GRADIENT and is_gradient:
             return self.gradients()
         # the engine's graph is made from the rows' in place
         calibrated = _calibration(settings, rows, self.batched)
         if settings.engine == "native":
-            engine = _native(self.model, settings, rows, self.batched, target)
+            engine = _explaining(self.model, settings, rows, self.batched, target)
         else:
             engine = _reference(self.model, settings, rows)
         engine = calibrated(engine)
@@ -339,9 +399,15 @@ def _batch_axis(
     )
 
 
+class _Calibrated(Protocol):
+    """Gives an engine for plans of one kind another that calls it."""
+
+    def __call__(self, engine: PlanEngine[PlanT], /) -> PlanEngine[PlanT]: ...
+
+
 def _calibration(
-    settings: Settings, rows: RowGradient, batched: Sequence[str]
-) -> Callable[[Engine], Engine]:
+    settings: Settings, rows: RowGradient | RowScores, batched: Sequence[str]
+) -> _Calibrated:
     """What makes an engine for `rows` choose its chunks itself, unless their size is given or fixed."""
     if settings.batch_size is not None or rows.fixed_rows is not None:
         return lambda engine: engine
@@ -359,15 +425,19 @@ def _calibration(
         "precision": settings.precision,
         "machine": machine(),
     }
-    return lambda engine: CalibratedEngine(
-        engine,
-        bytes_per_row=lambda shapes: memory.bytes_per_row(
-            {inputs[name]: shape for name, shape in shapes.items()}
-        ),
-        memory_limit=settings.memory_limit,
-        usual_chunk=USUAL_CHUNK if on_cpu(settings.providers) else None,
-        key=key,
-    )
+
+    def calibrated(engine: PlanEngine[PlanT], /) -> PlanEngine[PlanT]:
+        return CalibratedEngine(
+            engine,
+            bytes_per_row=lambda shapes: memory.bytes_per_row(
+                {inputs[name]: shape for name, shape in shapes.items() if name in inputs}
+            ),
+            memory_limit=settings.memory_limit,
+            usual_chunk=USUAL_CHUNK if on_cpu(settings.providers) else None,
+            key=key,
+        )
+
+    return calibrated
 
 
 def _native_target(model: Model, settings: Settings) -> NativeTarget | None:
@@ -380,7 +450,7 @@ def _native_target(model: Model, settings: Settings) -> NativeTarget | None:
     return native_target() if is_light(model) else NativeTarget()
 
 
-def _native(
+def _explaining(
     model: Model,
     settings: Settings,
     rows: RowGradient,
@@ -389,14 +459,27 @@ def _native(
 ) -> Engine:
     from igonnx.engine.native import NativeEngine
 
-    if settings.precision == BFLOAT16 and not multiply_in_bfloat16(rows.model):
-        raise ModelError(
-            f"{model.name}: precision {BFLOAT16!r} is for matrix products of float32 numbers, and its gradient has none"
-        )
+    _round_products(model, settings, rows, "its gradient has none")
     graph: ExplanationGraph = build_explanation_graph(rows, batched)
     if target is not None:
         lower(graph.model, target)
-    return NativeEngine(
+    return _native(NativeEngine, model, settings, graph)
+
+
+def _round_products(
+    model: Model, settings: Settings, rows: RowGradient | RowScores, where_not: str
+) -> None:
+    """Let the graph multiply in the precision that is asked for, in place."""
+    if settings.precision == BFLOAT16 and not multiply_in_bfloat16(rows.model):
+        raise ModelError(
+            f"{model.name}: precision {BFLOAT16!r} is for matrix products of float32 numbers, and {where_not}"
+        )
+
+
+def _native(
+    kind: Callable[..., NativeT], model: Model, settings: Settings, graph: ExplanationGraph
+) -> NativeT:
+    return kind(
         serialized(graph.model, model.name),
         explained=graph.explained,
         batched=graph.batched,
@@ -428,4 +511,5 @@ def _reference(model: Model, settings: Settings, rows: RowGradient) -> Engine:
         explained=rows.explained,
         dtypes=[dtypes[f"z:{name}"].numpy() for name in rows.explained],
         fixed_rows=rows.fixed_rows,
+        referenced=rows.referenced,
     )

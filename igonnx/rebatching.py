@@ -293,5 +293,5 @@ def _close(a: NDArray[Any], b: NDArray[Any]) -> bool:
         return False
     if not np.issubdtype(b.dtype, np.floating):
         return bool(np.array_equal(a, b))
-    scale = float(np.nanmax(np.abs(b), initial=0.0))
+    scale = float(np.abs(b).max(initial=0.0, where=np.isfinite(b)))
     return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))

@@ -18,6 +18,7 @@ from igonnx.errors import InputError, ModelError
 from igonnx.methods.call import Array, MethodResult, per_request
 from igonnx.model import Model
 from igonnx.preparation import Gradients, Passes, Prepared
+from igonnx.row_layers import Inside
 from igonnx.row_scores import Apply, normalised_apply
 from igonnx.targets import Target, TargetIndex, resolve
 
@@ -128,17 +129,34 @@ class Examples:
         found = self._forward(tuple(names), requests, control, examples, points)
         return {name: found[f"value:{name}"] for name in names}
 
+    def inside(
+        self,
+        requests: Requests,
+        control: CallControl,
+        asked: Inside,
+        examples: NDArray[np.int64],
+        points: Mapping[str, NDArray[Any]],
+        beside: Mapping[str, NDArray[Any]],
+    ) -> dict[str, NDArray[Any]]:
+        """What is asked of inner tensors at such points, by its names in `igonnx.row_layers`.
+
+        `beside` holds what else each point has: directions, or neurons, by the names of the graph's inputs, [B, ...].
+        Raises as `igonnx.row_layers.build_row_layers`, and `InputError` as `values`.
+        """
+        return self._forward(asked, requests, control, examples, points, beside)
+
     def _forward(
         self,
-        names: tuple[str, ...],
+        asked: tuple[str, ...] | Inside,
         requests: Requests,
         control: CallControl,
         examples: NDArray[np.int64],
         points: Mapping[str, NDArray[Any]],
+        beside: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        forward = self.prepared.row_forward(names)
+        forward = self.prepared.row_forward(asked)
         others = {**requests.batched, **requests.shared, "cotangent": requests.cotangent}
-        return forward.run(examples, points, others, control)
+        return forward.run(examples, points, others, control, beside)
 
     def _explained(self, results: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The explained output with its batch axis in front, after `apply`."""
@@ -192,7 +210,10 @@ class Examples:
 
 def _scores(output: NDArray[Any], cotangent: NDArray[Any]) -> Array:
     """What is explained of outputs [B, ...] with their cotangents, [B]."""
-    return per_request([output.astype(np.float64) * cotangent])
+    asked = np.where(
+        cotangent != 0, output, 0
+    )  # the rest may be infinite: classes that a mask rules out
+    return per_request([asked.astype(np.float64) * cotangent])
 
 
 def attribution_of(
@@ -204,7 +225,9 @@ def attribution_of(
     dtype: np.dtype[Any],
 ) -> Attribution:
     """The result of a method as the caller gets it."""
-    total = per_request(list(result.attribution.values()))
+    total = result.total
+    if total is None:
+        total = per_request(list(result.attribution.values()))
     # A half-precision input gets float32: a contribution may exceed what the input's own dtype holds.
     values = {name: array.astype(dtype) for name, array in result.attribution.items()}
     return Attribution(
@@ -218,6 +241,7 @@ def attribution_of(
         error_estimate=result.error_estimate,
         method=method,
         correction=result.correction,
+        r_squared=result.r_squared,
     )
 
 

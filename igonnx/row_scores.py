@@ -160,6 +160,9 @@ def opened_rows(
     graph.inputs.append(cotangent)
     seed = op.cast(cotangent, cast("ir.DataType", by_row.dtype))
     product = op.cast(op.Mul(by_row, seed), ir.DataType.from_numpy(dtype))
+    # What is not asked for may be infinite: classes that a mask rules out.
+    zero = op.scalar(0.0, cotangent)
+    product = op.Where(op.Equal(cotangent, zero), zero, product)
     score = (
         op.ReduceSum(product, list(range(1, rank(by_row))), keepdims=0)
         if rank(by_row) > 1

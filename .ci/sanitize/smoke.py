@@ -79,6 +79,21 @@ def explain_together(explainer: igonnx.Explainer) -> None:
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
+def mask_together(explainer: igonnx.Explainer) -> None:
+    """Callers whose masked inputs share batches; features are common to all examples, or each has its own."""
+    own = np.random.default_rng(0).integers(0, 5, size=(2, 1, 16, 16))
+    cases = [
+        lambda: explainer.occlusion(images(1, 0), target=1, window=(3, 5, 4), strides=(3, 3, 4)),
+        lambda: explainer.feature_ablation(images(2, 1), target=1, feature_mask=own),
+        lambda: explainer.feature_permutation(images(2, 1), target=1, feature_mask=own[:1]),
+    ]
+    alone = [np.asarray(case().values) for case in cases]
+    with ThreadPoolExecutor(CALLERS) as pool:
+        together = list(pool.map(lambda case: np.asarray(case().values), cases * ROUNDS))
+    for got, want in zip(together, itertools.cycle(alone), strict=False):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
 def fail_in_between(explainer: igonnx.Explainer) -> None:
     """Some callers' models fail while they run, some callers stop their run, the others are not disturbed."""
     x = images(1, 0)
@@ -140,6 +155,7 @@ def main(thread_counts: list[int]) -> None:
     for threads in thread_counts:
         explain_together(igonnx.Explainer(network(), threads=threads, batch_size=3))
         explain_together(igonnx.Explainer(network(), threads=threads))
+        mask_together(igonnx.Explainer(network(), threads=threads, batch_size=3))
         fail_in_between(igonnx.Explainer(network(fails_late=True), threads=threads, batch_size=4))
     load_together()
     refuse_bad_arrays()

@@ -5,6 +5,7 @@
 #include "operators/gelu_with_slope.hpp"
 #include "operators/interleave_phases.hpp"
 #include "operators/layer_norm_gradient.hpp"
+#include "operators/masked_rows.hpp"
 #include "operators/matmul_bfloat16.hpp"
 #include "operators/max_pool_gradient.hpp"
 #include "operators/softmax_gradient.hpp"
@@ -22,6 +23,8 @@ std::vector<CustomOperator> all_operators(const ort::Api& api, std::uint32_t abi
       make_operator<InterleavePhases>(api, abi_version),
       make_operator<LayerNormGradient<float>>(api, abi_version),
       make_operator<LayerNormGradient<double>>(api, abi_version),
+      make_operator<MaskedRows<float>>(api, abi_version),
+      make_operator<MaskedRows<double>>(api, abi_version),
       make_operator<MatMulBFloat16>(api, abi_version),
       make_operator<MaxPoolGradient>(api, abi_version),
       make_operator<StemGradient>(api, abi_version),

@@ -109,6 +109,32 @@ TEST(plan_of_another_shape) {
   CHECK_EQUAL(refusal(plan), "weight has shape [2]; expected [3] as row");
 }
 
+TEST(plan_of_scores_needs_no_path) {
+  const Example example;
+  Plan plan = example.plan();
+  plan.alpha = plan.weight = {};
+  plan.gradients = false;
+  plan.by_row.push_back({"keep", {example.values.data(), float32, {3, 2}}});
+  check(plan);
+  plan.by_row.front().array.shape = {2, 3};
+  CHECK_EQUAL(refusal(plan), "input 'keep' has shape [2, 3]; expected [3, ...], one slice per row");
+}
+
+TEST(plan_shares_chunks_with_its_like) {
+  const Example example;
+  const auto with_keep = [&example](std::vector<std::int64_t> shape) {
+    Plan plan = example.plan();
+    plan.by_row.push_back({"keep", {example.values.data(), float32, shape}});
+    return plan;
+  };
+  CHECK(can_share_chunk(with_keep({3, 2}), with_keep({5, 2})));
+  CHECK(!can_share_chunk(with_keep({3, 2}), with_keep({3, 1})));
+  CHECK(!can_share_chunk(with_keep({3, 2}), example.plan()));
+  Plan scores = with_keep({3, 2});
+  scores.gradients = false;
+  CHECK(!can_share_chunk(with_keep({3, 2}), scores));
+}
+
 TEST(plan_of_no_rows_at_a_time) {
   const Example example;
   Plan plan = example.plan();

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.engine.control import CallControl
-from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult, part_of_progress
+from igonnx.engine.plan import PlanEngine, PlanT_contra, Requests, RowResult, part_of_progress
 from igonnx.user_cache import read_record, write_record
 
 __all__ = ["USUAL_CHUNK", "CalibratedEngine", "first_guess", "machine"]
@@ -94,7 +94,7 @@ class _Trials:
         return cls(seconds if usable else {})
 
 
-class CalibratedEngine:
+class CalibratedEngine(Generic[PlanT_contra]):
     """An engine that finds out by itself how many rows to run at once; `batch_size` is only its first guess.
 
     Several threads may call `run` at once; only a call that has the engine to itself is measured.
@@ -102,7 +102,7 @@ class CalibratedEngine:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: PlanEngine[PlanT_contra],
         *,
         bytes_per_row: Callable[[Mapping[str, Shape]], int],
         memory_limit: int | None,
@@ -139,7 +139,7 @@ class CalibratedEngine:
     def run(
         self,
         requests: Requests,
-        plan: RowPlan,
+        plan: PlanT_contra,
         *,
         batch_size: int,
         progress: Progress = None,
@@ -156,7 +156,7 @@ class CalibratedEngine:
             with self._call():
                 at_once = min(trials.best(most) or batch_size, most)
                 return run(requests, plan, batch_size=at_once, progress=progress)
-        sums = _Sums(requests, total)
+        sums = _Sums(len(requests.cotangent), total)
         warm_up = not trials.seconds  # the first run in each lane makes room for its activations
         while done < total:
             count = lanes * (1 if warm_up else CHUNKS * (size or 1))
@@ -221,22 +221,24 @@ class CalibratedEngine:
 class _Sums:
     """The result of a whole plan, put together from those of its parts."""
 
-    def __init__(self, requests: Requests, rows: int) -> None:
-        self.result = RowResult(
-            {name: np.zeros(array.shape) for name, array in requests.x.items()},
-            np.zeros(rows),
-            np.zeros(rows),
-        )
+    def __init__(self, requests: int, rows: int) -> None:
+        self._requests = requests
+        self.result = RowResult({}, np.zeros(rows), np.zeros(rows))
 
     def add(self, part: RowResult, rows: slice, share: slice) -> None:
         """Add what rows `rows`, which are of the requests `share`, have given."""
+        sums = self.result.weighted_gradient
         for name, gradient in part.weighted_gradient.items():
-            self.result.weighted_gradient[name][share] += gradient
+            if name not in sums:
+                sums[name] = np.zeros((self._requests, *gradient.shape[1:]))
+            sums[name][share] += gradient
         self.result.score[rows] = part.score
         self.result.slope[rows] = part.slope
 
 
-def _part(requests: Requests, plan: RowPlan, rows: slice) -> tuple[slice, tuple[Requests, RowPlan]]:
+def _part(
+    requests: Requests, plan: PlanT_contra, rows: slice
+) -> tuple[slice, tuple[Requests, PlanT_contra]]:
     """The requests that `rows` of a plan touch, and these rows as a plan for them."""
     row = plan.row[rows]
     share = slice(int(row[0]), int(row[-1]) + 1)
@@ -251,7 +253,7 @@ def _part(requests: Requests, plan: RowPlan, rows: slice) -> tuple[slice, tuple[
         batched=of(requests.batched),
         cotangent=requests.cotangent[share],
     )
-    return share, (touched, RowPlan(row - share.start, plan.alpha[rows], plan.weight[rows]))
+    return share, (touched, plan.part(rows, share))
 
 
 def first_guess(requests: Requests) -> int:

@@ -8,11 +8,11 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Generic, Protocol, TypeAlias, runtime_checkable
 
 from igonnx._core import CancelToken
 from igonnx.checks import is_real
-from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
+from igonnx.engine.plan import PlanEngine, PlanT_contra, Requests, RowResult
 from igonnx.errors import CancelledError, DeadlineError, InputError
 
 __all__ = ["CallControl", "Cancel", "CancelToken", "ControlledEngine", "EventLike", "call_control"]
@@ -57,10 +57,10 @@ class CallControl:
 
 
 @dataclass(frozen=True)
-class ControlledEngine:
+class ControlledEngine(Generic[PlanT_contra]):
     """`engine`, every run of it under `control`."""
 
-    engine: Engine
+    engine: PlanEngine[PlanT_contra]
     control: CallControl
 
     @property
@@ -71,7 +71,7 @@ class ControlledEngine:
     def run(
         self,
         requests: Requests,
-        plan: RowPlan,
+        plan: PlanT_contra,
         *,
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,

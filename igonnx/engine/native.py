@@ -6,14 +6,14 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from igonnx import _core
 from igonnx.engine.control import CallControl
-from igonnx.engine.plan import Requests, RowPlan, RowResult
+from igonnx.engine.plan import MaskPlan, Requests, RowPlan, RowResult
 from igonnx.engine.runtime import (
     Providers,
     on_cpu,
@@ -24,7 +24,9 @@ from igonnx.engine.runtime import (
 from igonnx.engine.workers import Workers, shared_out
 from igonnx.errors import EngineError, InputError
 
-__all__ = ["NativeEngine", "attach"]
+__all__ = ["NativeEngine", "NativeMaskEngine", "attach"]
+
+Progress: TypeAlias = "Callable[[int, int], None] | None"
 
 # Before 1.23 a loaded library could not create an environment of its own.
 OLDEST_RUNTIME = (1, 23)
@@ -71,10 +73,11 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-class NativeEngine:
-    """Runs row plans on one explanation graph through `igonnx._core`.
+class _NativeSession:
+    """A graph that is loaded in `igonnx._core`, and the names of its inputs.
 
-    Several threads may call `run` on one engine at once; their rows share chunks where the inputs allow.
+    Several threads may run plans on it at once; their rows share chunks where the inputs allow. Memory that runs out in
+    a chunk halves it, and all later ones.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class NativeEngine:
         queue_limit: int | None = None,
         workers: Workers | None = None,
     ) -> None:
-        """Load an explanation graph.
+        """Load a graph.
 
         `model` is the graph, serialised; `explained`, `batched`, `shared`, `dtype` and `fixed_rows`
         describe it as `igonnx.explanation_graph.ExplanationGraph` does. `external_data_folder` is
@@ -132,41 +135,96 @@ class NativeEngine:
         """Rows that a run may have since memory ran out with twice as many; None: it never did."""
         return self._session.row_limit or None
 
-    def run(
+    def _run(
         self,
+        function: Callable[..., Any],
         requests: Requests,
-        plan: RowPlan,
+        further: Mapping[str, tuple[Any, bool]],
         *,
         batch_size: int,
-        progress: Callable[[int, int], None] | None = None,
-        control: CallControl | None = None,
-    ) -> RowResult:
-        """Run a plan as `igonnx.engine.plan.Engine` says.
-
-        Memory that runs out in a chunk halves it, and all later ones of this engine.
-        """
+        progress: Progress,
+        control: CallControl | None,
+        **by_row: Any,
+    ) -> Any:
+        """What a function of the session gives; `further` are fixed inputs, and whether they count the requests."""
         control = control or CallControl()
-        fixed = {name: _pick(requests.batched, name, "batched") for name in self._batched}
-        fixed |= {name: _pick(requests.shared, name, "shared") for name in self._shared}
-        gradients, score, slope = self._session.run_plan(
+        fixed = {name: (_pick(requests.batched, name, "batched"), True) for name in self._batched}
+        fixed |= {name: (_pick(requests.shared, name, "shared"), False) for name in self._shared}
+        fixed |= further
+        return function(
             explained=self._explained,
             x=[_pick(requests.x, name, "x") for name in self._explained],
             baseline=[_pick(requests.baseline, name, "baseline") for name in self._explained],
             fixed_names=list(fixed),
-            fixed=list(fixed.values()),
-            batched=[name in self._batched for name in fixed],
+            fixed=[array for array, _ in fixed.values()],
+            batched=[counts for _, counts in fixed.values()],
             cotangent=requests.cotangent,
-            row=np.ascontiguousarray(plan.row),
-            alpha=np.ascontiguousarray(plan.alpha, dtype=self._dtype),
-            weight=np.ascontiguousarray(plan.weight, dtype=self._dtype),
             batch_size=self._fixed_rows or batch_size,
             pad=self._fixed_rows is not None,
             progress=progress,
             timeout=control.remaining(),
             cancel=control.token,
             lanes=control.lanes or self.lanes,
+            **by_row,
+        )
+
+
+class NativeEngine(_NativeSession):
+    """Runs row plans on one explanation graph (`igonnx.explanation_graph`)."""
+
+    def run(
+        self,
+        requests: Requests,
+        plan: RowPlan,
+        *,
+        batch_size: int,
+        progress: Progress = None,
+        control: CallControl | None = None,
+    ) -> RowResult:
+        """Run a plan as `igonnx.engine.plan.PlanEngine` says."""
+        gradients, score, slope = self._run(
+            self._session.run_plan,
+            requests,
+            {},
+            batch_size=batch_size,
+            progress=progress,
+            control=control,
+            row=np.ascontiguousarray(plan.row),
+            alpha=np.ascontiguousarray(plan.alpha, dtype=self._dtype),
+            weight=np.ascontiguousarray(plan.weight, dtype=self._dtype),
         )
         return RowResult(dict(zip(self._explained, gradients, strict=True)), score, slope)
+
+
+class NativeMaskEngine(_NativeSession):
+    """Runs plans of masks on one graph of `igonnx.masked_rows`: the masks are applied in it, row by row."""
+
+    def run(
+        self,
+        requests: Requests,
+        plan: MaskPlan,
+        *,
+        batch_size: int,
+        progress: Progress = None,
+        control: CallControl | None = None,
+    ) -> RowResult:
+        """Run a plan as `igonnx.engine.plan.PlanEngine` says; there are no gradients."""
+        feature: dict[str, tuple[Any, bool]] = {
+            f"feature:{name}": (np.ascontiguousarray(index), len(index) > 1)
+            for name, index in plan.feature.items()
+        }
+        score = self._run(
+            self._session.run_scores,
+            requests,
+            feature,
+            batch_size=batch_size,
+            progress=progress,
+            control=control,
+            row=np.ascontiguousarray(plan.row),
+            by_row_names=["keep"],
+            by_row=[np.ascontiguousarray(plan.keep, dtype=self._dtype)],
+        )
+        return RowResult({}, score, np.zeros(len(score)))
 
 
 def _require_no_cuda_graph(providers: Sequence[tuple[str, Mapping[str, str]]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,19 @@ from igonnx.errors import InputError
 if TYPE_CHECKING:
     from igonnx.engine.control import CallControl
 
-__all__ = ["Engine", "NoGradients", "Requests", "RowPlan", "RowResult", "part_of_progress"]
+__all__ = [
+    "AnyPlan",
+    "Engine",
+    "MaskEngine",
+    "MaskPlan",
+    "NoGradients",
+    "PlanEngine",
+    "PlanT_contra",
+    "Requests",
+    "RowPlan",
+    "RowResult",
+    "part_of_progress",
+]
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,74 @@ class RowPlan:
                 raise InputError(
                     f"{name} has shape {list(array.shape)}; expected [{self.row.size}], one per row"
                 )
-        if self.row.size and self.row[0] < 0:
-            raise InputError(f"row[0] is {self.row[0]}; expected the index of a request, from 0 on")
-        descents = np.flatnonzero(np.diff(self.row) < 0)
-        if descents.size:
-            at = int(descents[0]) + 1
+        _require_order(self.row)
+
+    def part(self, rows: slice, requests: slice) -> RowPlan:
+        """The rows `rows` alone, for the requests `requests` that they touch."""
+        return RowPlan(self.row[rows] - requests.start, self.alpha[rows], self.weight[rows])
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """B rows: the score of request `row[b]` with its features masked by `keep[b]`; no gradients.
+
+    `row` is int64 [B], in non-decreasing order. `keep` [B, F], of the dtype of the requests: how much of each feature
+    is taken from x, and the rest from the baseline. `feature` says per explained tensor which feature each element
+    belongs to: int32, [1, ...] or [R, ...] with the axes of x; elements with any other number are kept.
+    """
+
+    row: NDArray[np.int64]
+    keep: NDArray[Any]
+    feature: Mapping[str, NDArray[np.int32]]
+
+    def __post_init__(self) -> None:
+        """Check dtypes, shapes and order."""
+        if self.row.dtype != np.int64 or self.row.ndim != 1:
             raise InputError(
-                f"row[{at}] is {self.row[at]} after {self.row[at - 1]}; "
-                "expected rows in the order of their requests"
+                f"row is {self.row.dtype} of shape {list(self.row.shape)}; expected int64 [B]"
             )
+        if self.keep.ndim != 2 or len(self.keep) != len(self.row):
+            raise InputError(
+                f"keep has shape {list(self.keep.shape)}; expected [{self.row.size}, F], features per row"
+            )
+        _require_order(self.row)
+
+    def part(self, rows: slice, requests: slice) -> MaskPlan:
+        """The rows `rows` alone, for the requests `requests` that they touch."""
+        feature = {
+            name: index if len(index) == 1 else index[requests]
+            for name, index in self.feature.items()
+        }
+        return MaskPlan(self.row[rows] - requests.start, self.keep[rows], feature)
+
+
+def _require_order(row: NDArray[np.int64]) -> None:
+    """Refuse rows that are not in the order of their requests."""
+    if row.size and row[0] < 0:
+        raise InputError(f"row[0] is {row[0]}; expected the index of a request, from 0 on")
+    descents = np.flatnonzero(np.diff(row) < 0)
+    if descents.size:
+        at = int(descents[0]) + 1
+        raise InputError(
+            f"row[{at}] is {row[at]} after {row[at - 1]}; "
+            "expected rows in the order of their requests"
+        )
+
+
+class AnyPlan(Protocol):
+    """What the plans of all kinds have."""
+
+    @property
+    def row(self) -> NDArray[np.int64]:
+        """The request of each row, int64 [B], in non-decreasing order."""
+        ...  # pragma: no cover
+
+    def part(self, rows: slice, requests: slice) -> Self:
+        """The rows `rows` alone, for the requests `requests` that they touch."""
+        ...  # pragma: no cover
+
+
+PlanT_contra = TypeVar("PlanT_contra", bound=AnyPlan, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -81,7 +152,7 @@ class RowResult:
 
     `weighted_gradient` [R, ...] per explained tensor is the weighted sum of gradients over the rows
     of each request; `score` [B] is the explained output at each row and `slope` [B] its derivative
-    along the path there.
+    along the path there. Of a `MaskPlan` there are no gradients, and slopes are zero.
     """
 
     weighted_gradient: dict[str, NDArray[np.float64]]
@@ -89,8 +160,8 @@ class RowResult:
     slope: NDArray[np.float64]
 
 
-class Engine(Protocol):
-    """Runs plans on one explanation graph."""
+class PlanEngine(Protocol, Generic[PlanT_contra]):
+    """Runs plans of one kind on one graph."""
 
     @property
     def lanes(self) -> int:
@@ -100,7 +171,7 @@ class Engine(Protocol):
     def run(
         self,
         requests: Requests,
-        plan: RowPlan,
+        plan: PlanT_contra,
         *,
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
@@ -115,6 +186,10 @@ class Engine(Protocol):
         or each other, EngineError where the runtime fails.
         """
         ...  # pragma: no cover
+
+
+Engine: TypeAlias = "PlanEngine[RowPlan]"
+MaskEngine: TypeAlias = "PlanEngine[MaskPlan]"
 
 
 class NoGradients:

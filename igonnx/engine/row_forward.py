@@ -50,11 +50,13 @@ class RowForward:
         points: Mapping[str, NDArray[Any]],
         others: Mapping[str, NDArray[Any]],
         control: CallControl,
+        beside: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Every output of the graph at B points {name: [B, ...]}, by name, [B, ...] each.
 
         `others` are the remaining inputs by their names in the graph; those with an axis of requests are taken at
-        `rows` [B]. `control` may stop it between two passes.
+        `rows` [B]. `beside` are inputs that each point has its own of, likewise by their names, [B, ...]. `control` may
+        stop it between two passes.
         """
         size = self._fixed_rows or rows_together(points)
         parts = []
@@ -65,7 +67,7 @@ class RowForward:
             here = np.concatenate(
                 [np.arange(start, start + count), np.full(missing, start + count - 1)]
             )
-            found = self._session.run(self._feeds(here, rows[here], points, others))
+            found = self._session.run(self._feeds(here, rows[here], points, others, beside or {}))
             parts.append(
                 {
                     name: self._first(array, name, size if missing else count, count)
@@ -80,11 +82,14 @@ class RowForward:
         requests: NDArray[np.int64],
         points: Mapping[str, NDArray[Any]],
         others: Mapping[str, NDArray[Any]],
+        beside: Mapping[str, NDArray[Any]],
     ) -> dict[str, NDArray[Any]]:
         feeds = {}
         for name, dtype in self._dtypes.items():
             if name.startswith("z:"):
                 array = points[name.removeprefix("z:")][here]
+            elif name in beside:
+                array = beside[name][here]
             else:
                 by_request = name == "cotangent" or name in self._batched
                 array = others[name][requests] if by_request else others[name]
@@ -95,7 +100,7 @@ class RowForward:
         """The first `count` of `rows` rows; an `InputError` for a tensor that does not count them."""
         if array.ndim == 0 or len(array) != rows:
             raise InputError(
-                f"{self._session.name}: tensor {name.removeprefix('value:')!r} has shape {list(array.shape)} for "
+                f"{self._session.name}: tensor {name.partition(':')[2]!r} has shape {list(array.shape)} for "
                 f"{rows} examples; expected one that counts them along its first axis"
             )
         return array[:count]

@@ -15,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution, Path
+from igonnx.autodiff.propagation import PropagationSpec
 from igonnx.baselines import Baselines, baselines_of
 from igonnx.engine.control import Cancel
-from igonnx.engine.plan import Engine, Requests, RowPlan, RowResult
+from igonnx.engine.plan import Engine, MaskEngine, Requests, RowPlan, RowResult
 from igonnx.errors import EngineError, InputError
 from igonnx.inputs import Arrays
+from igonnx.layers import InnerTensor
+from igonnx.model import Model
+from igonnx.row_layers import Inside
 from igonnx.targets import Target
 
 __all__ = [
@@ -56,6 +60,10 @@ Tensors: TypeAlias = "Mapping[str, NDArray[Any]]"  # by name
 Scores: TypeAlias = "Callable[[NDArray[np.int64], Tensors], Array]"
 # Values {name: [B, ...]} of the tensors of these names there.
 Values: TypeAlias = "Callable[[Sequence[str], NDArray[np.int64], Tensors], dict[str, NDArray[Any]]]"
+# What is asked of such tensors there, with what each point has beside it: see `igonnx.row_layers`.
+InsideAt: TypeAlias = (
+    "Callable[[Inside, NDArray[np.int64], Tensors, Tensors], dict[str, NDArray[Any]]]"
+)
 
 
 class Running(TypedDict, total=False):
@@ -102,6 +110,8 @@ class MethodResult:
     paths: list[Path] | None = None  # of methods that follow a path of scores
     error_estimate: Array | None = None  # [R], estimated relative L2 error of the attribution
     correction: Array | None = None  # [R], what exact_sum added, as a share of each contribution
+    total: Array | None = None  # [R], what `delta` compares; None: the sum of the attribution
+    r_squared: Array | None = None  # [R], of the model that a method fitted to the scores
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,9 @@ class Call:
     ends_wanted: bool = True  # whether the scores at x and baseline are worth two further rows
     forward: Scores | None = None  # scores by forward passes, where no gradient is needed for them
     values: Values | None = None  # of tensors between the explained ones and the output
+    # What scores masked inputs batch by batch; None: `forward` does, by hand. See `igonnx.methods.masking`.
+    masks: Callable[[], MaskEngine] | None = None
+    inside: InsideAt | None = None  # what else there is to know of them
     scores: Array | None = None  # [R], at x, where they are known already
     progress: Progress = field(default=None, compare=False)
     # What baselines as a caller gives them stand for: {name: [R, ...]} for each; see `baselines`.
@@ -169,8 +182,22 @@ class Explaining(Protocol):
         ...  # pragma: no cover
 
     @property
+    def model(self) -> Model:
+        """The model, normalised."""
+        ...  # pragma: no cover
+
+    @property
+    def output(self) -> str:
+        """Name of the explained output."""
+        ...  # pragma: no cover
+
+    @property
     def memory_limit(self) -> int | None:
         """Bytes that rows computed at once may take; None: not given."""
+        ...  # pragma: no cover
+
+    def tensors(self, pattern: str = "*", *, anywhere: bool = False) -> list[InnerTensor]:
+        """The tensors that can be layers; see `Explainer.tensors`."""
         ...  # pragma: no cover
 
     def sibling(
@@ -188,7 +215,7 @@ class Explaining(Protocol):
         target: Target = None,
         baseline: Baselines = None,
         seed: int = 0,
-        propagation: str | None = "gradient",
+        propagation: str | PropagationSpec | None = "gradient",
         exact_sum: bool = False,
         noise: str | None = None,
         noise_samples: int = 10,
@@ -332,7 +359,7 @@ def copied(call: Call, ends: Sequence[tuple[Tensors, Tensors]]) -> Call:
 
 def _renumbered(call: Call, numbers: NDArray[np.int64], requests: Requests) -> Call:
     """The call for `requests` [B], each made of that request of the call which `numbers` [B] tells."""
-    forward, values = call.forward, call.values
+    forward, values, inside = call.forward, call.values, call.inside
     return replace(
         call,
         requests=requests,
@@ -342,6 +369,9 @@ def _renumbered(call: Call, numbers: NDArray[np.int64], requests: Requests) -> C
         values=None
         if values is None
         else lambda names, examples, points: values(names, numbers[examples], points),
+        inside=None
+        if inside is None
+        else lambda asked, examples, *rest: inside(asked, numbers[examples], *rest),
         scores=None,
         progress=None,
         known_baselines=None,

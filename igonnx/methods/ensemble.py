@@ -74,6 +74,8 @@ def run_ensemble(
         )
         if kind == "smoothgrad"
         else None,
+        total=_mean_of([part.total for part in seen]) if kind == "smoothgrad" else None,
+        r_squared=_mean_of([part.r_squared for part in seen]),
     )
     return _with_scores(combined, call, baselines)
 

@@ -46,4 +46,6 @@ def split(result: MethodResult, copies: int, count: int) -> Iterator[MethodResul
             baseline_scores=part(result.baseline_scores, rows),
             paths=None if result.paths is None else result.paths[rows],
             error_estimate=part(result.error_estimate, rows),
+            total=part(result.total, rows),
+            r_squared=part(result.r_squared, rows),
         )

@@ -232,3 +232,23 @@ def test_argmax_is_taken_after_apply(model: Build) -> None:
     assert igonnx.Explainer(graph, apply=("softmax", 1)).integrated_gradients(
         x, steps=1
     ).target == [(0, 1)]
+
+
+@each_engine
+def test_classes_that_a_mask_rules_out(model: Build, engine: str) -> None:
+    graph = model(
+        """(float[N, 3] x) => (float[N, 3] y) {
+            allowed = Constant<value = bool[3] {1, 1, 0}>()
+            nothing = Constant<value = float {-inf}>()
+            squares = Mul(x, x)
+            y = Where(allowed, squares, nothing)
+        }"""
+    )
+    x = np.float32([[0.5, 2, 3], [1, 0.5, 9]])
+    explainer = igonnx.Explainer(graph, engine=engine)
+    result = explainer.integrated_gradients(x)
+    assert result.target == [(1,), (0,)]
+    np.testing.assert_allclose(result.values, [[0, 4, 0], [1, 0, 0]], rtol=1e-5)
+    np.testing.assert_allclose(result.scores, [4, 1], rtol=1e-6)
+    ablated = explainer.feature_ablation(x)
+    np.testing.assert_allclose(ablated.values, [[0, 4, 0], [1, 0, 0]], rtol=1e-5)

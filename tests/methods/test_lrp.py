@@ -272,8 +272,11 @@ def test_activations_written_out_pass_relevance(text, model):
     x = drawn(3, 4) + 0.1
     for engine in ENGINES:
         explainer = Explainer(net, engine=engine)
-        found = explainer.lrp(x, target=np.ones((3, 4)))
-        np.testing.assert_allclose(found.values, explainer.predict(x)["y"], rtol=1e-4, atol=1e-7)
+        for epsilon in (1e-9, 0.5):  # there is nothing to be absorbed: an element is only scaled
+            found = explainer.lrp(x, target=np.ones((3, 4)), epsilon=epsilon)
+            np.testing.assert_allclose(
+                found.values, explainer.predict(x)["y"], rtol=1e-4, atol=1e-7
+            )
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -9,12 +9,12 @@ layers with weights   Conv, ConvTranspose, Gemm, MatMul and Einsum with constant
                       normalisation behind a convolution has been folded into that before, so that the rule sees the
                       weights that act
 sums                  in proportion to the terms (epsilon rule, `lrp_shares`): residual connections, means, average
-                      pooling, interpolation, a batch normalisation that stands alone, products with constants
+                      pooling, interpolation, a batch normalisation that stands alone
 maxima                the winner takes all
 activations           functions of one variable pass relevance on as it is
 products              of two tensors that both depend on the explained ones: a gate gets nothing, the signal all (LSTM,
                       squeeze-and-excitation, SiLU); else half each, as in attention (`lrp_rules`)
-quotients             all to the numerator
+quotients             all to the numerator; likewise products with constants: what is scaled takes all
 softmax               x_i (R_i - s_i sum_j R_j): the first-order expansion, whose constant term keeps relevance
 normalisations        the deviation counts as a constant (`lrp_normalisation`)
 moves                 reshaping, slicing, gathering, padding, quantising and their kind take relevance along

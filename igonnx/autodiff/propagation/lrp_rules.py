@@ -29,6 +29,7 @@ from igonnx.autodiff.propagation.lrp_shares import (
     live_inputs,
     ordinary,
     passed_to,
+    product_of_factors,
     quotient,
     refused,
 )
@@ -87,19 +88,17 @@ def _mul(context: Context, v: Vjp) -> Gradients:
     live = live_inputs(v)
     if v.node in context.seen:
         return passed_to(v, live[0])
-    if len(live) == 1:
-        return in_proportion(context, v)
     strengths = [gate_strength(operand) for operand in v.node.inputs]
-    if strengths[0] == strengths[1]:
-        return in_proportion(context, v, degree=2)
-    return in_proportion(context, v, among=[0 if strengths[0] < strengths[1] else 1])
+    if len(live) == 1 or strengths[0] == strengths[1]:
+        return product_of_factors(v, live)
+    return product_of_factors(v, [0 if strengths[0] < strengths[1] else 1])
 
 
 def _div(context: Context, v: Vjp) -> Gradients:
     """Div: all to the numerator; a constant over something is a function of that."""
     if v.node in context.seen or not v.wanted[0]:
         return passed_to(v, live_inputs(v)[0])
-    return in_proportion(context, v, among=[0])
+    return product_of_factors(v, [0])
 
 
 def _factors(context: Context, v: Vjp) -> Gradients:

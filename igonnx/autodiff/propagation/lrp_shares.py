@@ -6,6 +6,9 @@ depend on the explained tensors, biases above all, keep their share: it is gone 
 
 A tensor that is linear in the explained ones is such a sum of x_i dz/dx_i. So the ordinary backward rule of its
 operator, given R / (z + epsilon sign(z)) in the place of a gradient, leads to all shares: x_i times what it returns.
+
+Where elements are only scaled, z is a single term, there is nothing to be dealt out, and epsilon takes no part: else
+the result would depend on how often a graph that writes its activations out scales them.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ __all__ = [
     "live_inputs",
     "ordinary",
     "passed_to",
+    "product_of_factors",
     "quotient",
     "refused",
 ]
@@ -95,6 +99,20 @@ def passed_to(v: Vjp, index: int) -> Gradients:
     if len(v.node.inputs) > 1:
         given = unbroadcast(v.op, given, v.y, v.input(index))
     return [given if i == index else None for i in range(len(v.node.inputs))]
+
+
+def product_of_factors(v: Vjp, among: Collection[int]) -> Gradients:
+    """A product or quotient, element by element: all relevance to the inputs `among`, evenly; none from zeros."""
+    if is_code(v.y):
+        raise refused(v, "products of the codes of a quantised network")
+    op, zero = v.op, v.op.scalar(0.0, v.y)
+    given = op.Where(op.Equal(v.y, zero), op.scalar(0.0, v.g), v.g)
+    if len(among) > 1:
+        given = op.Div(given, float(len(among)))
+    return [
+        unbroadcast(op, given, v.y, v.input(index)) if index in among else None
+        for index in range(len(v.node.inputs))
+    ]
 
 
 def refused(v: Vjp, what: str) -> UnsupportedOperatorError:
