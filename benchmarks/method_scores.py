@@ -28,7 +28,7 @@ import igonnx
 from igonnx.images import PRESETS, Preprocessing, read_image
 from igonnx.metrics import insertion_deletion
 
-__all__ = ["main", "replaced", "tables"]
+__all__ = ["PHOTOS", "main", "photo", "replaced", "tables"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "methods.md"
@@ -43,7 +43,7 @@ Images: TypeAlias = NDArray[np.float32]
 Explanation: TypeAlias = Callable[[igonnx.Explainer, Images, Preprocessing], igonnx.Attribution]
 
 
-def _photo(name: str) -> NDArray[np.float32]:
+def photo(name: str) -> NDArray[np.float32]:
     """A photo that ships with scikit-image or matplotlib, RGB float32 [H, W, 3] in [0, 1]."""
     import matplotlib
     import skimage.data
@@ -104,7 +104,7 @@ def measure(
     made = efficientnet_lite0.PREPROCESSING
     preset = PRESETS[made.preset]
     preprocessing = Preprocessing((made.size, made.size), mean=preset.mean, std=preset.std)
-    x = np.concatenate([preprocessing.apply(_photo(name)) for name in photos])
+    x = np.concatenate([preprocessing.apply(photo(name)) for name in photos])
     explainer = igonnx.Explainer(efficientnet_lite0.build(), apply="softmax", threads=threads)
     found = [int(index) for index in explainer.predict(x)[explainer.output].argmax(axis=1)]
     names = imagenet.class_names()
@@ -203,13 +203,13 @@ def _spread(numbers: Sequence[float]) -> str:
     return f"{min(numbers):.2f} to {max(numbers):.2f}"
 
 
-def replaced(page: str, section: str) -> str:
-    """`page` with `section` between the marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def replaced(page: str, section: str, first: str = BEGIN, last: str = END) -> str:
+    """`page` with `section` between the marks `first` and `last`."""
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"the page lacks the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
+        raise ValueError(f"the page lacks the lines {first} and {last}")
+    return f"{before}{first}\n\n{section}\n\n{last}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

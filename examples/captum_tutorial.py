@@ -1,32 +1,38 @@
 """Captum: "Model Interpretability and Understanding for PyTorch using Captum" (DigitalOcean's tutorial).
 
-What the tutorial does with ResNet-18 and a cat: predict; Integrated Gradients as a heat map in colours of one's own; a
-noise tunnel (SmoothGrad-squared) around them; GradientSHAP; what a layer inside the network contributes, scaled up to
-the image, blended and masked. It lists saliency, input x gradient, guided backpropagation and deconvolution: here they
-are computed. Layer GradCAM, occlusion, infidelity and sensitivity are not in igonnx yet; the layer is explained by
-layer Integrated Gradients, whose values add up to the score.
-Beyond it: further members of the family, and the insertion-deletion score, which tells by the model which map to trust.
+What the tutorial does with ResNet-18 and a cat, from the ONNX file alone: predict; Integrated Gradients as a heat map
+in colours of one's own; a noise tunnel (SmoothGrad-squared) around them; GradientSHAP; GradCAM of a layer inside the
+network, at its own size, then brought to the size of the photo, blended and masked; occlusion by a window of (3, 15,
+15) in strides of (3, 8, 8). The methods that it only lists are computed as well, for a page of all, and so are its
+measures, infidelity and sensitivity. Beyond it: further members of the family, and the insertion-deletion score,
+which tells by the model which map to trust.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import photos
 
 import igonnx
-from igonnx.metrics import insertion_deletion
-from igonnx.models import efficientnet_lite0
+from igonnx.metrics import infidelity, insertion_deletion, max_sensitivity
 from igonnx.visual import render
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 WHITE_TO_BLACK = [(0, "white"), (0.25, "black"), (1, "black")]  # the tutorial's colours
-LAYER = "block10.sum"  # [n, 112, 14, 14]
+LAYER = "block10.sum"  # [n, 112, 14, 14]; the tutorial's is one of 256 maps of 14 by 14
+WINDOW, STRIDES = (3, 15, 15), (3, 8, 8)
+
+Found = dict[str, igonnx.Attribution]
 
 
-def main_methods(photo: photos.Photo, steps: int) -> dict[str, igonnx.Attribution]:
-    """The three methods that the tutorial computes for the input, from its baseline, zeros: a medium grey.
+def main_methods(photo: photos.Photo, steps: int) -> Found:
+    """The methods that the tutorial computes for the input, from its baseline, zeros: a medium grey.
 
     The tunnel's noise is as strong as the photo's contrast: in inputs normalised as there, that is the tutorial's 1.
     """
@@ -42,49 +48,104 @@ def main_methods(photo: photos.Photo, steps: int) -> dict[str, igonnx.Attributio
     }
 
 
-def other_methods(photo: photos.Photo, steps: int) -> dict[str, igonnx.Attribution]:
-    """Those that the tutorial only describes, and some that came later."""
+def listed_methods(photo: photos.Photo, steps: int) -> Found:
+    """Those that the tutorial only describes, as far as they give a picture of the input."""
     explainer, x = photos.classifier(), photo.x
+    ablated: dict[str, Callable[..., igonnx.Attribution]] = {
+        "feature ablation": explainer.feature_ablation,
+        "Shapley value sampling": explainer.shapley_value_sampling,
+        "LIME": explainer.lime,
+        "KernelSHAP": explainer.kernel_shap,
+    }
+    many: dict[str, dict[str, Any]] = {
+        "Shapley value sampling": {"samples": max(steps // 10, 1)},
+        "LIME": {"samples": 10 * steps},
+        "KernelSHAP": {"samples": 10 * steps},
+    }
     return {
         "saliency": explainer.saliency(x),
-        "SmoothGrad": explainer.saliency(x, noise="smoothgrad", noise_samples=2 * steps),
         "input × gradient": explainer.input_x_gradient(x),
         "guided backpropagation": explainer.guided_backprop(x),
         "deconvolution": explainer.deconvnet(x),
-        "Guided IG": explainer.guided_ig(x, steps=4 * steps),
-        "Blur IG": explainer.blur_ig(x, steps=2 * steps),
-        "IDGI": explainer.idgi(x, steps=2 * steps),
-        "XRAI": explainer.xrai(x, baseline=[photos.BLACK, photos.WHITE], steps=2 * steps),
+        "guided GradCAM": explainer.guided_grad_cam(x, layer=LAYER),
+        "DeepLIFT": explainer.deep_lift(x),
+        "DeepLIFT-SHAP": explainer.deep_lift_shap(x, baseline=["black", "blurred", photos.BLACK]),
+        **{name: method(x, segments=50, **many.get(name, {})) for name, method in ablated.items()},
     }
 
 
-def show_layer(photo: photos.Photo, steps: int, folder: Path) -> None:
-    """Layer Integrated Gradients: from what the layer holds for a grey image to what it holds for the photo."""
-    explainer = igonnx.Explainer(efficientnet_lite0.build(), wrt=LAYER, apply="softmax")
-    layer = explainer.integrated_gradients(photo.x, baseline={"images": 0 * photo.x}, steps=steps)
-    values, error = layer.of()[0], layer.relative_delta[0]
-    figure = layer.plot_views(
+def other_methods(photo: photos.Photo, steps: int) -> Found:
+    """Some that came later."""
+    explainer, x = photos.classifier(), photo.x
+    return {
+        "SmoothGrad": explainer.saliency(x, noise="smoothgrad", noise_samples=2 * steps),
+        "Guided IG": explainer.guided_ig(x, steps=4 * steps),
+        "Blur IG": explainer.blur_ig(x, steps=2 * steps),
+        "XRAI": explainer.xrai(x, baseline=[photos.BLACK, photos.WHITE], steps=2 * steps),
+        "GradCAM++": explainer.grad_cam_pp(x, layer=LAYER),
+        "LRP": explainer.lrp(x),
+        "RISE": explainer.rise(x, masks=20 * steps),
+    }
+
+
+def show_grad_cam(photo: photos.Photo, folder: Path) -> igonnx.Attribution:
+    """GradCAM of a layer, as large as the layer, and then as large as the photo."""
+    explainer = photos.classifier()
+    small = explainer.grad_cam(photo.x, layer=LAYER, upsample=False, relu=False).of()
+    large = explainer.grad_cam(photo.x, layer=LAYER)
+    print(f"GradCAM of {LAYER}: {list(small.shape)}, brought to {list(large.of().shape)}")
+    places = "\N{MULTIPLICATION SIGN}".join(map(str, small.shape[-2:]))
+    figure = large.plot_views(
         photo.image,
-        kinds=["original_image", "blended_heat_map", "masked_image"],
-        signs=["all", "all", "positive"],
-        outlier_percentile=20.0,
-        title=f"What the layer {LAYER} contributes",
-        subtitle=f"{photo.title}; {values.size:,} values that add up to the score but for {error:.1%}",
+        kinds=["original_image", "heat_map", "blended_heat_map", "masked_image"],
+        signs=["all", "positive", "positive", "positive"],
+        titles=["photo", f"from {places} places", "blended", "masked"],
+        title=f"GradCAM of the layer {LAYER}",
+        subtitle=photo.title,
     )
-    photos.save(figure, folder / "layer.png")
+    photos.save(figure, folder / "grad_cam.png")
+    return large
 
 
-def compare(
-    photo: photos.Photo, found: Mapping[str, igonnx.Attribution], steps: int, folder: Path
-) -> None:
+def show_occlusion(photo: photos.Photo, folder: Path) -> igonnx.Attribution:
+    """What the score loses where a window hides the photo behind a medium grey."""
+    found = photos.classifier().occlusion(photo.x, window=WINDOW, strides=STRIDES)
+    figure = found.plot_views(
+        photo.image,
+        kinds=["original_image", "heat_map", "heat_map", "masked_image"],
+        signs=["all", "positive", "negative", "positive"],
+        titles=["photo", "the score falls without it", "the score rises without it", "masked"],
+        title=f"Occlusion by {WINDOW}, strides {STRIDES}",
+        subtitle=f"{photo.title}; {found.steps_used[0]} forward passes",
+    )
+    photos.save(figure, folder / "occlusion.png")
+    return found
+
+
+def print_measures(photo: photos.Photo, found: Mapping[str, igonnx.Attribution]) -> None:
+    """The tutorial's measures: how far the values are from the effect of noise, and how they change with a little."""
+    explainer, x = photos.classifier(), photo.x
+    print("infidelity as a share of what no explanation would have, when scaled to fit best:")
+    for name, result in found.items():
+        measured = infidelity(explainer, x, result, normalise=True)
+        print(f"  {measured.score[0] / np.square(measured.change).mean():.2f}  {name}")
+    sensitivity = max_sensitivity(explainer, x, "saliency", samples=5).score[0]
+    print(f"max-sensitivity of saliency: {sensitivity:.2f} (0: the same for all neighbours)")
+
+
+def compare(photo: photos.Photo, found: Mapping[str, igonnx.Attribution], steps: int) -> Figure:
     """All methods side by side; a random order of the pixels would have the score 0 on average, 1 is the best."""
     pictures = {}
     for name, result in found.items():
         score = insertion_deletion(photos.classifier(), photo.x, result, steps=steps).score[0]
         caption = f"{name}\ninsertion-deletion {score:+.2f}".replace("-0", "\N{MINUS SIGN}0")
-        smooth = 0.0 if name == "XRAI" else None  # its regions have edges
-        pictures[caption] = render(result.of()[0], photo.image, smooth=smooth)
-    photos.save(photos.page(pictures, columns=4, title=photo.title), folder / "all_methods.png")
+        # Segments and regions have edges.
+        smooth = 0.0 if name in ("XRAI", "LIME", "KernelSHAP") else None
+        values = result.of()[0]
+        if name == "RISE":  # probabilities under masks: what all places share says nothing
+            values = values - values.min()
+        pictures[caption] = render(values, photo.image, smooth=smooth)
+    return photos.page(pictures, columns=4, title=photo.title)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -106,8 +167,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         photos.save(
             figure, options.output / f"{name.partition(',')[0].replace(' ', '_').lower()}.png"
         )
-    show_layer(photo, options.steps, options.output)
-    compare(photo, found | other_methods(photo, options.steps), options.steps, options.output)
+    found["occlusion"] = show_occlusion(photo, options.output)
+    print_measures(photo, found)
+    found["GradCAM"] = show_grad_cam(photo, options.output)
+    found |= listed_methods(photo, options.steps) | other_methods(photo, options.steps)
+    photos.save(compare(photo, found, options.steps), options.output / "all_methods.png")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ PICTURES = [
     ("towards_data_science_axioms", "outline"),
     ("tensorflow_integrated_gradients", "coffee_saturation"),
     ("geeksforgeeks_variants", "variants"),
+    ("captum_tutorial", "grad_cam"),  # takes minutes
 ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run four examples and shrink a picture of each."""
+    """Run the examples and shrink a picture of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     folder = Path(__file__).parent.parent / "docs" / "examples"
     parser.add_argument("-o", "--output", type=Path, default=folder, metavar="FOLDER")

@@ -40,14 +40,15 @@ SCRIPTS: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
         4,
         {"another_photo_as_baseline": FIGURE, "variants": (1515, 1146), "outline": SQUARE},
     ),
-    "captum_methods": (
+    "captum_tutorial": (
         3,
         {
             "integrated_gradients": FOUR,
             "noise_tunnel": FOUR,
             "gradientshap": FOUR,
-            "layer": FIGURE,
-            "all_methods": (2001, 1750),
+            "grad_cam": (2209, 660),
+            "occlusion": (2209, 660),
+            "all_methods": (2001, 3411),
         },
     ),
     "towards_data_science_axioms": (
@@ -94,7 +95,13 @@ def module(name: str) -> ModuleType:
 
 
 def test_every_script_is_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SCRIPTS, "photos", "readme_pictures"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        *SCRIPTS,
+        "photos",
+        "quantus_metrics",
+        "ray_serve",
+        "readme_pictures",
+    }
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

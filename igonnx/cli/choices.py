@@ -9,6 +9,7 @@ __all__ = [
     "AugmentMethod",
     "EngineName",
     "HeatMap",
+    "Measure",
     "Method",
     "Noise",
     "Rule",
@@ -87,6 +88,42 @@ class Method(StrEnum):
     input_x_gradient = "input-x-gradient"
     guided_backprop = "guided-backprop"
     deconvnet = "deconvnet"
+    deep_lift = "deep-lift"
+    deep_lift_shap = "deep-lift-shap"
+    lrp = "lrp"
+    occlusion = "occlusion"
+    feature_ablation = "feature-ablation"
+    feature_permutation = "feature-permutation"
+    shapley_value_sampling = "shapley-value-sampling"
+    kernel_shap = "kernel-shap"
+    lime = "lime"
+    rise = "rise"
+    grad_cam = "grad-cam"
+    grad_cam_pp = "grad-cam-pp"
+    guided_grad_cam = "guided-grad-cam"
+    layer_activation = "layer-activation"
+    layer_gradient_x_activation = "layer-gradient-x-activation"
+    layer_conductance = "layer-conductance"
+    internal_influence = "internal-influence"
+    neuron_gradient = "neuron-gradient"
+    neuron_integrated_gradients = "neuron-integrated-gradients"
+    neuron_conductance = "neuron-conductance"
+    neuron_gradient_shap = "neuron-gradient-shap"
+    neuron_deep_lift_shap = "neuron-deep-lift-shap"
+    neuron_guided_backprop = "neuron-guided-backprop"
+    neuron_deconvnet = "neuron-deconvnet"
+
+
+class Measure(StrEnum):
+    """Measures of attributions: functions of `igonnx.metrics`, with hyphens."""
+
+    completeness = "completeness"
+    insertion_deletion = "insertion-deletion"
+    sensitivity_n = "sensitivity-n"
+    faithfulness_correlation = "faithfulness-correlation"
+    infidelity = "infidelity"
+    max_sensitivity = "max-sensitivity"
+    weight_randomisation = "weight-randomisation"
 
 
 class AugmentMethod(StrEnum):

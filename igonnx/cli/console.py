@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 __all__ = ["note", "plain_warnings", "progress", "results", "warn"]
 
@@ -53,14 +60,18 @@ def plain_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr, if that is a terminal; gives a callback of (done, total)."""
+def progress(
+    description: str, unit: str | None = "gradients"
+) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr, if that is a terminal; gives a callback of (done, total).
+
+    The two are shown with their `unit`; None: as a percentage.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TextColumn("gradients"),
+        *([TaskProgressColumn()] if unit is None else [MofNCompleteColumn(), TextColumn(unit)]),
         TimeRemainingColumn(compact=True),
     )
     with Progress(

@@ -112,6 +112,8 @@ def _figure(
     sign: Sign | None,
 ) -> Figure:
     values, image = attribution.of(drawable.name)[index], drawable.images[index]
+    if attribution.method.startswith("rise ") and values.min() > 0:
+        values = values - values.min()  # what all places share says nothing
     heading: dict[str, Any] = {"title": row.title, "subtitle": row.summary}
     if view is View.path:
         return attribution.plot_path(index, **heading)

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from igonnx.cli.choices import View
 from igonnx.cli.console import note, plain_warnings, progress, results, warn
-from igonnx.cli.drawing import draw, find_drawable, require_view
+from igonnx.cli.drawing import Drawable, draw, find_drawable, require_view
 from igonnx.cli.features import feature_table
-from igonnx.cli.inputs import Given, ImageOptions, read_baseline, read_inputs
-from igonnx.cli.labels import parse_target, read_labels
-from igonnx.cli.methods import ADDING_UP, chosen_options
+from igonnx.cli.inputs import Given, ImageOptions, read_inputs
+from igonnx.cli.labels import read_labels
+from igonnx.cli.methods import ADDING_UP, FORWARD_ONLY, OF_LAYERS, chosen_options
 from igonnx.cli.outputs import Outputs, picture_paths
-from igonnx.cli.report import Row, probabilities, rows_of, table_of
+from igonnx.cli.questions import baselines_of, targets_of
+from igonnx.cli.report import Row, percent, probabilities, rows_of, table_of
 from igonnx.errors import InputError
 from igonnx.model import Model
 from igonnx.visual.heatmap import Sign
@@ -67,6 +68,12 @@ def run(request: Request) -> None:
     options = chosen_options(request.method, request.options, request.settings)
     require_view(request.view, request.sign)
     labels = read_labels(request.labels)
+    of_neuron = _explains_neuron(request.method)
+    if of_neuron and (request.targets or labels):
+        what = "--target" if request.targets else "--labels"
+        raise InputError(
+            f"{what} is not for --method {request.method.replace('_', '-')}: --neuron says what it explains"
+        )
     model = Model.load(request.model)
     explainer = Explainer(
         model,
@@ -95,13 +102,30 @@ def run(request: Request) -> None:
                 "features are printed"
             )
         attribution = _explain(explainer, request, options, given, labels)
+        if "cam" in request.method and "layer" not in options:
+            _tell_layer(explainer)
+        if request.method in OF_LAYERS and drawable is not None:
+            drawable = _require_map(attribution, drawable, request) if pictures else None
         predicted = explainer.predict(given.arrays)[explainer.output]
         if labels and predicted.ndim == 2 and predicted.shape[1] != len(labels):
             warn(f"{len(labels)} labels, but '{explainer.output}' has {predicted.shape[1]} classes")
-        found, how = probabilities(predicted, attribution.target, request.apply)
-        adds_up = request.method in ADDING_UP and "noise" not in options
-        rows = rows_of(attribution, given.names, labels, found, adds_up=adds_up)
-        values = _values_by_name(attribution, explained)
+        unknown: tuple[list[float | None], str] = [None] * len(given.names), ""
+        found, how = (
+            unknown if of_neuron else probabilities(predicted, attribution.target, request.apply)
+        )
+        rows = rows_of(
+            attribution,
+            given.names,
+            labels,
+            found,
+            adds_up=request.method in ADDING_UP and "noise" not in options,
+            of="neuron" if of_neuron else "class",
+            unit=_unit(request.method),
+        )
+        only = explained[0]
+        if request.method in OF_LAYERS and isinstance(options["layer"], str):
+            only = explainer.tensors(options["layer"])[0].name
+        values = _values_by_name(attribution, only)
         if drawable is not None:
             for index, path in enumerate(pictures):
                 draw(
@@ -119,7 +143,12 @@ def run(request: Request) -> None:
     console.print(table_of(rows))
     if how:
         console.print(f"probability: {how} '{explainer.output}'", style="dim", markup=False)
-    _print_features(console, values, given, rows, drawn=drawable.name if drawable else None)
+    for text in _trust(attribution, request.method):
+        console.print(text, style="dim", markup=False)
+    drawn = None
+    if drawable is not None:
+        drawn = only if request.method in OF_LAYERS else drawable.name
+    _print_features(console, values, given, rows, drawn=drawn)
     for path in outputs.written:
         console.print(f"wrote {path}", markup=False)
     if drawable is not None and not pictures:
@@ -163,72 +192,67 @@ def _explain(
     method = getattr(explainer, request.method)
     # Blur IG makes its own; what is asked for all the same, it refuses or remarks on.
     own = request.method == "blur_ig" and not request.baselines
-    baseline = None if own else _baselines(request, explainer.wrt, given)
-    with progress("explaining") as report:
+    usual = ("black", "white") if request.method == "xrai" else ("black",)
+    baseline = None if own else baselines_of(request.baselines, explainer.wrt, given, usual=usual)
+    if not _explains_neuron(request.method):
+        targets = targets_of(request.targets, len(given.names), labels)
+        options = {"target": targets, **options}
+    plural = "forward passes" if _unit(request.method) == "forward pass" else "gradients"
+    with progress("explaining", plural) as report:
         attribution: Attribution = method(
-            given.arrays,
-            baseline=baseline,
-            target=_targets(request.targets, len(given.names), labels),
-            seed=request.seed,
-            progress=report,
-            **options,
+            given.arrays, baseline=baseline, seed=request.seed, progress=report, **options
         )
     return attribution
 
 
-def _targets(texts: Sequence[str], count: int, labels: Sequence[str]) -> Any:
-    """Read the targets: none means the argmax, one is for all examples, else one per example."""
-    targets = [parse_target(text, labels) for text in texts]
-    if len(targets) < 2:
-        return targets[0] if targets else None
-    if len(targets) != count:
-        raise InputError(
-            f"{len(targets)} targets for {count} examples: give one for all, or one for each"
-        )
-    return targets
+def _trust(attribution: Attribution, method: str) -> list[str]:
+    """What the methods that fit or sample know of how well they did."""
+    told = []
+    if attribution.r_squared is not None:
+        shares = ", ".join(f"{share:.2f}" for share in attribution.r_squared)
+        told.append(f"r squared, what the linear model accounts for: {shares}")
+    if method in FORWARD_ONLY and attribution.error_estimate is not None:
+        errors = ", ".join(map(percent, attribution.error_estimate))
+        told.append(f"standard error of the values: {errors}")
+    return told
 
 
-def _baselines(request: Request, explained: Sequence[str], given: Given) -> Any:
-    """Read the baselines: as asked, else black for images and 0 for others (black and white for XRAI).
+def _tell_layer(explainer: Explainer) -> None:
+    """Say which layer GradCAM takes where none was asked for."""
+    from igonnx.feature_maps import last_feature_map
 
-    A text is a value for all explained tensors, or NAME=VALUE for one of them. Several for one tensor are several
-    baselines; a tensor that has fewer keeps its last.
-    """
-    asked: dict[str, list[str]] = {name: [] for name in explained}
-    common: list[str] = []
-    for text in request.baselines:
-        name, equals, value = text.partition("=")
-        if not text or (equals and not value):
-            raise InputError(
-                f"--baseline is '{text}', expected a number, a name such as 'black', or a file"
-            )
-        if equals and name in explained:
-            asked[name].append(value)
-        elif equals and not Path(text).exists():
-            known = ", ".join(f"'{one}'" for one in explained)
-            raise InputError(f"baseline '{text}': '{name}' is not explained, only {known}")
-        else:
-            common.append(text)
-    usual = ["black", "white"] if request.method == "xrai" else ["black"]
-    for name, texts in asked.items():
-        texts += [] if texts else common or (usual if name in given.preprocessing else ["0"])
-    count = max(map(len, asked.values()))
-    several = [
-        {
-            name: read_baseline(
-                texts[min(index, len(texts) - 1)], name, given.preprocessing.get(name)
-            )
-            for name, texts in asked.items()
-        }
-        for index in range(count)
-    ]
-    return several[0] if count == 1 else several
+    names = [tensor.name for tensor in explainer.tensors()]
+    chosen = last_feature_map(explainer.model, names, explainer.output)
+    note(f"the layer is '{chosen}'; --layer names another")
 
 
-def _values_by_name(attribution: Attribution, explained: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The attribution's values by the name of the explained tensor, [N, ...] each."""
+def _values_by_name(attribution: Attribution, only: str) -> dict[str, NDArray[Any]]:
+    """The attribution's values by the name of the tensor that they are for, [N, ...] each; of one, it is `only`."""
     values = attribution.values
-    return dict(values) if isinstance(values, dict) else {explained[0]: values}
+    return dict(values) if isinstance(values, dict) else {only: values}
+
+
+def _explains_neuron(method: str) -> bool:
+    """Whether it explains a neuron in the place of the output."""
+    return method.startswith("neuron_") and method != "neuron_conductance"
+
+
+def _unit(method: str) -> str:
+    """What the method counts."""
+    return "forward pass" if method in FORWARD_ONLY else "gradient"
+
+
+def _require_map(attribution: Attribution, drawable: Drawable, request: Request) -> Drawable:
+    """What is drawn of a layer; `InputError` where it is no map."""
+    if isinstance(attribution.values, dict):
+        raise InputError("-o draws one layer, but --layer names several")
+    if attribution.values.ndim != 4:
+        shape = list(attribution.values.shape)
+        raise InputError(
+            f"nothing to draw: layer '{request.options['layer']}' has shape {shape}, which is no map of an image; "
+            "without -o, its strongest features are printed"
+        )
+    return drawable
 
 
 def _print_features(

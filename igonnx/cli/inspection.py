@@ -16,7 +16,7 @@ from rich.text import Text
 from igonnx.cli.console import plain_warnings, results
 from igonnx.cli.measurement import Cost, measure
 from igonnx.cli.path_table import print_path
-from igonnx.errors import Error, InputError
+from igonnx.errors import Error, InputError, ModelError
 from igonnx.images import format_shape, image_shape
 from igonnx.model import Model, TensorInfo
 
@@ -37,6 +37,7 @@ class Request:
     size: tuple[int, int] | None
     length: int
     measure: bool
+    tensors: str | None  # which to list; None: none, but what else is known
     as_json: bool
     straight_through: bool
     threads: int | None
@@ -59,6 +60,9 @@ def run(request: Request) -> None:
     """Print what is known of the model; only a model that cannot be read is an error."""
     model = Model.load(request.model)
     with plain_warnings():
+        if request.tensors is not None:
+            _list_tensors(model, request)
+            return
         found = _findings(model, request)
         if request.as_json:
             sys.stdout.write(json.dumps(_as_json(model, request, found), indent=2) + "\n")
@@ -74,6 +78,31 @@ def run(request: Request) -> None:
         console.print(facts)
         if found.path is not None:
             print_path(found.path, console)
+
+
+def _list_tensors(model: Model, request: Request) -> None:
+    """Print the tensors that can be layers, as a table or as JSON."""
+    explainer, problem = _explainer(model, request)
+    if explainer is None:
+        raise ModelError(str(problem))
+    found = explainer.tensors(request.tensors or "*")
+    if request.as_json:
+        sys.stdout.write(json.dumps([asdict(tensor) for tensor in found], indent=2) + "\n")
+        return
+    ends = f"between {', '.join(map(repr, explainer.wrt))} and output {explainer.output!r}"
+    if not found:
+        raise InputError(
+            f"no floating tensor {ends} matches {request.tensors!r}; '*' lists them all"
+        )
+    console = results()
+    console.print(Text(f"{len(found)} tensors {ends}", style="bold"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("name", "operator", "type", "shape"):
+        table.add_column(heading, overflow="fold")
+    for one in found:
+        shape = "?" if one.shape is None else format_shape(one.shape)
+        table.add_row(*map(Text, (one.name, one.operator, one.dtype, shape)))
+    console.print(table)
 
 
 def _findings(model: Model, request: Request) -> _Findings:

@@ -10,7 +10,15 @@ from typing import Any
 from igonnx.cli.choices import Method, Rule
 from igonnx.errors import InputError
 
-__all__ = ["ADDING_UP", "NOT_SET", "chosen_options", "function_name"]
+__all__ = [
+    "ADDING_UP",
+    "FORWARD_ONLY",
+    "NOT_SET",
+    "OF_LAYERS",
+    "chosen_options",
+    "function_name",
+    "settings_taken",
+]
 
 
 # Their values are meant to sum to the change in score; of the others no completeness error is told, nor of what has
@@ -25,7 +33,31 @@ ADDING_UP = frozenset(
         "gradient_shap",
         "input_x_gradient",
         "xrai",
+        "deep_lift",
+        "deep_lift_shap",
+        "layer_conductance",
+        "shapley_value_sampling",
+        "kernel_shap",
+        "neuron_integrated_gradients",
+        "neuron_gradient_shap",
+        "neuron_deep_lift_shap",
     ]
+)
+# They count forward passes, not gradients.
+FORWARD_ONLY = frozenset(
+    [
+        "occlusion",
+        "feature_ablation",
+        "feature_permutation",
+        "shapley_value_sampling",
+        "kernel_shap",
+        "lime",
+        "rise",
+    ]
+)
+# Their values have the shape of a layer.
+OF_LAYERS = frozenset(
+    ["layer_activation", "layer_gradient_x_activation", "layer_conductance", "internal_influence"]
 )
 
 
@@ -49,18 +81,14 @@ def chosen_options(
     `settings` are those that were given by --set. Raises `InputError` naming the first that the method does not take,
     or that changes nothing beside the others, or one that it cannot do without.
     """
-    from igonnx import Explainer
-
-    taken = dict(inspect.signature(getattr(Explainer, name)).parameters)
-    if name == "xrai":  # hands the rest on to the method whose attributions it gathers
-        taken |= inspect.signature(Explainer.integrated_gradients).parameters
+    taken = settings_taken(name)
     chosen = {option: value for option, value in given.items() if value is not None}
     for option in chosen:
         if option not in taken:
             flags = [_flag(one) for one in given if one in taken]
             raise InputError(
                 f"{_flag(option)} is not for --method {name.replace('_', '-')}, which takes "
-                + ", ".join(flags)
+                + ", ".join([*flags, *_others(taken, given)])
             )
     for option, value in (settings or {}).items():
         if option in chosen:
@@ -80,6 +108,22 @@ def chosen_options(
         raise InputError(f"--rule is '{chosen['rule']}', expected one of {', '.join(Rule)}")
     _require_use(chosen, noisy="noise" not in taken or taken["noise"].default is not None)
     return chosen
+
+
+def settings_taken(name: str) -> dict[str, Parameter]:
+    """The parameters of the method `name` of `Explainer`."""
+    from igonnx import Explainer
+
+    taken = dict(inspect.signature(getattr(Explainer, name)).parameters)
+    if name == "xrai":  # hands the rest on to the method whose attributions it gathers
+        taken |= inspect.signature(Explainer.integrated_gradients).parameters
+    return taken
+
+
+def _others(taken: Mapping[str, Parameter], given: Mapping[str, Any]) -> list[str]:
+    """The settings of a method that have no option of their own."""
+    names = [name for name in taken if name not in given and name not in NOT_SET]
+    return [f"--set {name}=" for name in names]
 
 
 def _require_use(chosen: Mapping[str, Any], *, noisy: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,13 +11,20 @@ from igonnx.cli.choices import Apply, EngineName, Rule
 from igonnx.errors import InputError
 from igonnx.images import PRESETS
 
+if TYPE_CHECKING:
+    from igonnx.cli.inputs import ImageOptions
+
 __all__ = [
     "ApplyOption",
+    "BatchSizeOption",
     "EngineOption",
+    "GreyOption",
     "Images",
+    "InputsArgument",
     "LabelsOption",
     "LayoutOption",
     "MeanOption",
+    "MemoryLimitOption",
     "ModelArgument",
     "OutputOption",
     "PrecisionOption",
@@ -29,8 +36,10 @@ __all__ = [
     "SizeOption",
     "StdOption",
     "StraightThroughOption",
+    "TargetsOption",
     "ThreadsOption",
     "WrtOption",
+    "image_options",
     "image_size",
     "numbers",
 ]
@@ -148,6 +157,44 @@ StraightThroughOption = Annotated[
         rich_help_panel="Method",
     ),
 ]
+InputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Images, .npy or .npz arrays; NAME=FILE for one input of several.",
+    ),
+]
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CLASS",
+        help="Class to explain: an index (3,5 for two axes) or a name of --labels; repeat it "
+        "to give each input its own. Default: the class with the highest score.",
+    ),
+]
+GreyOption = Annotated[
+    bool,
+    typer.Option("--grey", help="Turn colour images grey for one channel.", rich_help_panel=Images),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Gradients computed at once. Default: tried out.",
+        rich_help_panel=Runtime,
+    ),
+]
+MemoryLimitOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="BYTES",
+        help="What gradients computed at once may take, and as much again for those kept with "
+        "--tolerance. Default: 128 MiB a batch, and 512 MiB.",
+        rich_help_panel=Runtime,
+    ),
+]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")]
 
 
@@ -171,3 +218,27 @@ def image_size(text: str | None) -> tuple[int, int] | None:
         raise InputError(f"--size is '{text}', expected a number such as 224, or height x width")
     height, width = parts if len(parts) == 2 else parts * 2
     return int(height), int(width)
+
+
+def image_options(
+    *,
+    preset: str | None,
+    mean: str | None,
+    std: str | None,
+    scale: float | None,
+    size: str | None,
+    layout: str | None,
+    grey: bool = False,
+) -> ImageOptions:
+    """What the options of the panel of images say together."""
+    from igonnx.cli.inputs import ImageOptions
+
+    return ImageOptions(
+        preset=preset,
+        mean=numbers("--mean", mean),
+        std=numbers("--std", std),
+        scale=scale,
+        size=image_size(size),
+        layout=None if layout is None else layout.upper(),
+        grey=grey,
+    )

@@ -17,7 +17,7 @@ from igonnx.cli.labels import Labels
 if TYPE_CHECKING:
     from igonnx import Attribution
 
-__all__ = ["Row", "probabilities", "rows_of", "table_of"]
+__all__ = ["Row", "percent", "probabilities", "rows_of", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Row:
     delta: float
     relative_error: float
     steps: int
+    of: str = "class"  # what the target is an index of
+    unit: str = "gradient"  # of steps
 
     @property
     def class_index(self) -> str:
@@ -42,7 +44,9 @@ class Row:
     @property
     def title(self) -> str:
         """One line for a heading: index and name of the class."""
-        return f"{self.class_index}  {self.label}" if self.label else f"class {self.class_index}"
+        return (
+            f"{self.class_index}  {self.label}" if self.label else f"{self.of} {self.class_index}"
+        )
 
     @property
     def summary(self) -> str:
@@ -53,7 +57,8 @@ class Row:
         ]
         if not np.isnan(self.relative_error):
             parts.append(f"completeness error {percent(self.relative_error)}")
-        parts.append(f"{self.steps} gradient{'s' if self.steps > 1 else ''}")
+        plural = "es" if self.unit.endswith("s") else "s"
+        parts.append(f"{self.steps} {self.unit}{plural if self.steps != 1 else ''}")
         return "   \N{MIDDLE DOT}   ".join(parts)
 
 
@@ -64,8 +69,13 @@ def rows_of(
     probability: Sequence[float | None],
     *,
     adds_up: bool = True,
+    of: str = "class",
+    unit: str = "gradient",
 ) -> list[Row]:
-    """Make the row of each example of an attribution; without a completeness error where nothing is meant to add up."""
+    """Make the row of each example of an attribution; without a completeness error where nothing is meant to add up.
+
+    `of` is what the target is an index of, "class" or "neuron", and `unit` what steps are, such as "forward pass".
+    """
     rows = []
     unknown = np.full(len(names), np.nan)
     delta, relative = (
@@ -86,6 +96,8 @@ def rows_of(
                 delta=float(delta[index]),
                 relative_error=float(relative[index]),
                 steps=int(attribution.steps_used[index]),
+                of=of,
+                unit=unit,
             )
         )
     return rows
@@ -132,7 +144,7 @@ def table_of(rows: Sequence[Row]) -> Table:
     """Lay the rows out as a table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("input")
-    table.add_column("class", justify="right", style="bold")
+    table.add_column(rows[0].of if rows else "class", justify="right", style="bold")
     named = any(row.label for row in rows)
     if named:
         table.add_column("name", style="bold")

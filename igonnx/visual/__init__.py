@@ -19,6 +19,7 @@ from igonnx.visual.panels import plot_images
 from igonnx.visual.polarity import apply_polarity
 from igonnx.visual.regions import find_regions
 from igonnx.visual.saturation import plot_path
+from igonnx.visual.scores import plot_scores
 from igonnx.visual.signed_colours import colour_signs, superimpose
 from igonnx.visual.tabular import plot_features, plot_waterfall
 from igonnx.visual.text import text_html, text_terminal
@@ -56,6 +57,7 @@ __all__ = [
     "plot_images",
     "plot_interpolations",
     "plot_path",
+    "plot_scores",
     "plot_time_series",
     "plot_views",
     "plot_waterfall",
