@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 LARGEST = (640, 512)  # width and height; of 256 colours each, they stay below 150 kB
+ROW = (1100, 512)  # of pictures side by side
 
 # Example and picture.
 PICTURES = [
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as made:
             import_module(example).main(["-o", made])
             picture = Image.open(Path(made) / f"{stem}.png").convert("RGB")
-        picture.thumbnail(LARGEST)
+        picture.thumbnail(ROW if picture.width > 3 * picture.height else LARGEST)
         path = output / f"{example}.png"
         picture.quantize(256).save(path, optimize=True)
         print(f"kept {path}")

@@ -31,20 +31,45 @@ def methods() -> list[str]:
     ]
 
 
+# What stands for a paper: an arXiv number, a DOI, or authors with a year.
+NUMBERED = re.compile(r"arXiv:\d{4}\.\d{4,5}|doi 10\.\d{4,}/[^\s\])]+[^\s\]).,;]")
+BY_YEAR = re.compile(r"[A-Z][a-z]+(?: et al\.)?,? (?:19|20)\d\d")
+
+
 @pytest.mark.parametrize("name", methods())
-def test_every_method_has_a_section_a_row_and_a_paper(name: str) -> None:
-    sections = [
-        part for part in PAGE.split("\n## ") if name in re.split(r"\W+", part.split("\n")[0])
-    ]
-    assert len(sections) == 1
+def test_every_method_has_a_row_a_section_and_a_paper(name: str) -> None:
     (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| [`{name}`]("))
     anchor = row.split("](#")[1].split(")")[0]
-    assert anchor == sections[0].split("\n")[0].replace(" ", "-")
-    papers = set(
-        re.findall(r"arXiv:\d{4}\.\d{4,5}", inspect.getdoc(getattr(igonnx.Explainer, name)) or "")
-    )
-    assert papers
-    assert papers <= set(re.findall(r"arXiv:\d{4}\.\d{4,5}", sections[0]))
+    (section,) = (part for part in PAGE.split("\n## ")[1:] if _anchor(part) == anchor)
+    heading, _, text = section.partition("\n")
+    assert name in re.split(r"\W+", heading) or f"`{name}`" in text
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert len(cells) == 6
+    assert all(cells[:5])
+    described = " ".join((inspect.getdoc(getattr(igonnx.Explainer, name)) or "").split())
+    papers = set(NUMBERED.findall(described))
+    text = " ".join(text.split())
+    assert papers <= set(NUMBERED.findall(text))
+    assert NUMBERED.search(text)
+    for cited in BY_YEAR.findall(described):
+        assert cited in text
+
+
+def test_every_row_is_of_a_method() -> None:
+    assert sorted(re.findall(r"^\| \[`(\w+)`\]\(#", PAGE, re.MULTILINE)) == sorted(methods())
+
+
+def test_links_within_the_page() -> None:
+    headings = {_anchor(part) for part in re.split(r"\n##+ ", PAGE)[1:]}
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= headings
+    for other in re.findall(r"\]\((\w+\.md)", PAGE):
+        assert (ROOT / "docs" / other).exists()
+
+
+def _anchor(section: str) -> str:
+    """What links to a section are made of: its heading without punctuation, with hyphens between the words."""
+    heading = section.partition("\n")[0].lower()
+    return re.sub(r"[^\w\- ]", "", heading).replace(" ", "-")
 
 
 @pytest.mark.parametrize("name", METHODS)

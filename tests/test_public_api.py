@@ -100,8 +100,25 @@ def test_signatures(function: Any, expected: str) -> None:
 
 METHODS = (
     "saliency", "input_x_gradient", "integrated_gradients", "smoothgrad_ig", "expected_gradients", "gradient_shap",
-    "guided_backprop", "deconvnet", "guided_ig", "blur_ig", "idgi", "xrai",
+    "guided_backprop", "deconvnet", "guided_ig", "blur_ig", "idgi", "xrai", "deep_lift", "deep_lift_shap", "lrp",
+    "layer_activation", "layer_gradient_x_activation", "layer_conductance", "internal_influence", "grad_cam",
+    "grad_cam_pp", "guided_grad_cam", "neuron_conductance", "occlusion", "feature_ablation", "feature_permutation",
+    "shapley_value_sampling", "lime", "kernel_shap", "rise",
 )  # fmt: skip
+# Of the model that ends at the layer: the neuron is what is explained, in the place of a target.
+NEURON_METHODS = (
+    "neuron_gradient", "neuron_integrated_gradients", "neuron_gradient_shap", "neuron_deep_lift_shap",
+    "neuron_guided_backprop", "neuron_deconvnet",
+)  # fmt: skip
+
+
+def test_methods() -> None:
+    there = {
+        name
+        for name, member in vars(igonnx.Explainer).items()
+        if callable(member) and member.__module__.startswith("igonnx.methods.")
+    }
+    assert there == {*METHODS, *NEURON_METHODS}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -113,10 +130,48 @@ def test_every_method_takes_the_common_arguments(name: str) -> None:
     assert all(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in rest)
 
 
+@pytest.mark.parametrize("name", NEURON_METHODS)
+def test_every_neuron_method_takes_a_layer_and_a_neuron(name: str) -> None:
+    _, inputs, *rest = inspect.signature(getattr(igonnx.Explainer, name)).parameters.values()
+    assert (inputs.name, inputs.kind) == ("inputs", inputs.POSITIONAL_OR_KEYWORD)
+    empty = inspect.Parameter.empty
+    common = {"layer": empty, "neuron": empty, "baseline": None, "seed": 0}
+    assert {p.name: p.default for p in rest[:4]} == common
+    assert all(p.kind is p.KEYWORD_ONLY for p in rest)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("occlusion", ("window", "strides")),
+        ("feature_ablation", ("feature_mask",)),
+        ("feature_permutation", ("feature_mask",)),
+        ("shapley_value_sampling", ("feature_mask", "samples")),
+        ("kernel_shap", ("feature_mask", "samples")),
+        ("lime", ("feature_mask", "samples")),
+        ("layer_activation", ("layer",)),
+        ("layer_gradient_x_activation", ("layer",)),
+        ("layer_conductance", ("layer", "steps")),
+        ("internal_influence", ("layer", "steps")),
+        ("neuron_conductance", ("layer", "neuron", "steps")),
+        ("grad_cam", ("layer", "upsample")),
+        ("grad_cam_pp", ("layer", "upsample")),
+        ("guided_grad_cam", ("layer",)),
+        ("deep_lift", ("rule",)),
+        ("lrp", ("rule",)),
+    ],
+)
+def test_arguments_of_a_methods_own(name: str, arguments: tuple[str, ...]) -> None:
+    taken = inspect.signature(getattr(igonnx.Explainer, name)).parameters
+    assert all(taken[argument].kind is inspect.Parameter.KEYWORD_ONLY for argument in arguments)
+    if "upsample" in arguments:
+        assert taken["upsample"].default is True
+
+
 def test_fields() -> None:
     assert [field.name for field in dataclasses.fields(igonnx.Attribution)] == [
         "values", "delta", "scores", "baseline_scores", "target", "path", "steps_used", "error_estimate", "method",
-        "correction",
+        "correction", "r_squared",
     ]  # fmt: skip
     assert [field.name for field in dataclasses.fields(AttributionPath)] == [
         "alpha",

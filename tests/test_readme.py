@@ -38,6 +38,10 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
         "\nelif 'several' in dir():"
         "\n    assert regions.values.shape == expected.values.shape == several.values.shape"
         "\n    assert smooth.values.min() >= 0 and outlined.shape == (8, 8, 3)"
+        "\nelif 'shares' in dir():"
+        "\n    assert len(names) == 3 and names[0] == '/2/Relu_output_0: Relu, float32 [batch, 16, 8, 8]'"
+        "\n    assert places.values.shape == neuron.values.shape == hidden.values.shape == shares.values.shape"
+        "\n    assert through.values.shape == (2, 48, 2, 2) and abs(shares.delta).max() < 1e-6"
         "\nelif 'explained' in dir():"
         "\n    assert {v.name for v in explained.graph.input} == {'image', 'target', 'baseline', 'explain'}"
         "\n    outputs = ['attribution_image', 'completeness_delta', 'heatmap_image', 'overlay_image']"
@@ -63,6 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(7)
     onnx.save(image_model(rng), folder / "model.onnx")
     onnx.save(tabular_model(rng), folder / "tabular.onnx")
+    onnx.save(tree_model(), folder / "trees.onnx")
     skimage.io.imsave(folder / "cat.jpg", skimage.data.chelsea(), check_contrast=False)
     skimage.io.imsave(folder / "dog.jpg", skimage.data.astronaut(), check_contrast=False)
     np.save(folder / "rows.npy", rng.standard_normal((5, 4)).astype(np.float32))
@@ -91,6 +96,29 @@ def tabular_model(rng: np.random.Generator) -> onnx.ModelProto:
     return made(nodes, {"w": rng.standard_normal((4, 3))}, ("x", ["n", 4]), ("y", ["n", 3]))
 
 
+def tree_model() -> onnx.ModelProto:
+    """One question: 2 if x[0] <= 0.5, else 5."""
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0, 0, 0],
+        nodes_nodeids=[0, 1, 2],
+        nodes_featureids=[0, 0, 0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_values=[0.5, 0.0, 0.0],
+        nodes_truenodeids=[1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0],
+        target_treeids=[0, 0],
+        target_nodeids=[1, 2],
+        target_ids=[0, 0],
+        target_weights=[2.0, 5.0],
+    )
+    return made([node], {}, ("x", ["n", 4]), ("y", ["n", 1]))
+
+
 def made(
     nodes: list[onnx.NodeProto],
     weights: dict[str, np.ndarray],
@@ -107,7 +135,8 @@ def made(
             for name, array in weights.items()
         ],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
 @pytest.mark.parametrize("command", commands())
@@ -122,7 +151,10 @@ def test_commands_run(command: str, folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for option, *names in (("-o", "why.png", "outline.png", "pictures"), ("--save", "out.npz")):
+    for option, *names in (
+        ("-o", "why.png", "outline.png", "places.png", "pictures"),
+        ("--save", "out.npz"),
+    ):
         written = [
             name
             for name in names
