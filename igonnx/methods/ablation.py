@@ -15,7 +15,7 @@ from igonnx.errors import InputError
 from igonnx.inputs import Arrays
 from igonnx.methods.call import Array, Call, Explaining, MethodResult, Options, call_for
 from igonnx.methods.features import FeatureMask, Features, features_of
-from igonnx.methods.masking import masked_scores, rows_of_masks
+from igonnx.methods.masking import masked_scores, rows_of_masks, warn_of_many
 from igonnx.methods.superpixels import chosen_features
 from igonnx.targets import Target
 
@@ -118,6 +118,7 @@ def _record(method: str, feature_mask: FeatureMask, segments: int | None) -> str
 def _ablated(call: Call, *, feature_mask: FeatureMask) -> MethodResult:
     features = features_of(call, feature_mask)
     rows, left_out = _one_by_one(features.counts_of(call))
+    warn_of_many(len(rows), len(call), features)
     scores, tick = np.empty(len(rows)), call.ticking(len(rows))
     size = rows_of_masks(call, features)
     for start in range(0, len(rows), size):

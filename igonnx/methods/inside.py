@@ -30,8 +30,9 @@ def layers_of(
 
     Raises `InputError` as `igonnx.layers.find_layers`.
     """
-    known = explainer.tensors(anywhere=anywhere)
+    known = explainer.tensors()
     if anywhere:
+        known = [*known, *(one for one in explainer.tensors(anywhere=True) if one not in known)]
         where = "of the model"
     else:
         sources = ", ".join(map(repr, explainer.wrt))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.engine.plan import MaskEngine, MaskPlan
-from igonnx.errors import InputError
+from igonnx.errors import InputError, warn_caller
 from igonnx.methods.call import Array, Call, finite_scores, scores_at
 from igonnx.methods.features import FeatureMask, Features, features_of
 
@@ -26,9 +26,21 @@ __all__ = [
     "masked_rows",
     "masked_scores",
     "rows_of_masks",
+    "warn_of_many",
 ]
 
+MANY_PASSES = 20_000  # for one example
 TOGETHER = 64 << 20  # bytes of masks that are made at once
+
+
+def warn_of_many(passes: int, requests: int, features: Features) -> None:
+    """Warn where so many forward passes in all come from single elements taken for features."""
+    each = passes // requests
+    if each > MANY_PASSES:
+        warn_caller(
+            f"{each:,} forward passes for each example, as it has {features.count:,} features: take larger ones with "
+            "segments= (of images) or feature_mask="
+        )
 
 
 def rows_of_masks(call: Call, features: Features) -> int:

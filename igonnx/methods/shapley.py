@@ -29,6 +29,7 @@ from igonnx.methods.coalitions import (
     worth,
 )
 from igonnx.methods.features import FeatureMask, Features, features_of
+from igonnx.methods.masking import warn_of_many
 from igonnx.methods.superpixels import chosen_features
 from igonnx.targets import Target
 
@@ -132,6 +133,7 @@ def _shapley(
         for players, all_of_them in zip(groups, ways, strict=True)
     ]
     rows = sum(len(p.requests) * max(n, 0) for p, n in zip(groups, passes, strict=True))
+    warn_of_many(rows, len(call), features)
     tick = call.ticking(rows + 2 * len(call))
     both = ends(call, features, tick)
     steps = np.full(len(call), 2)

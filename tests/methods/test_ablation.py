@@ -260,3 +260,18 @@ def test_progress_and_stopping(model: Build, method: str) -> None:
     stop = igonnx.CancelToken()
     with pytest.raises(igonnx.CancelledError):
         getattr(explainer, method)(x, target=0, cancel=stop, progress=lambda *_: stop.cancel())
+
+
+def test_single_pixels_as_features_are_warned_of(
+    model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igonnx.methods.masking.MANY_PASSES", 3)
+    graph = model(
+        "(float[N, 4] x) => (float[N] y) { y = ReduceSum<keepdims = 0>(x, one) }",
+        {"one": np.array([1])},
+    )
+    explainer, x = igonnx.Explainer(graph), np.ones((2, 4), np.float32)
+    for method in (explainer.feature_ablation, explainer.shapley_value_sampling):
+        with pytest.warns(UserWarning, match=r"forward passes for each example, as it has 4 feat"):
+            method(x)
+    explainer.feature_ablation(x, feature_mask=[0, 0, 1, 1])  # warnings are errors

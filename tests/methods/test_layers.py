@@ -277,6 +277,8 @@ def test_activations_of_what_leads_elsewhere(model: Build) -> None:
     )
     explainer, x = igonnx.Explainer(graph, wrt="a"), np.ones((1, 2), np.float32)
     close(explainer.layer_activation(x, layer="b").values, np.cos(x))
+    whole = igonnx.Explainer(graph)
+    close(whole.layer_activation(x, layer="x").values, x)  # what is explained is a layer, too
     with pytest.raises(igonnx.InputError, match="no floating tensor between 'a' and output 'y'"):
         explainer.layer_gradient_x_activation(x, layer="b")
 
