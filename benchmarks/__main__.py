@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Setup, compare
-from benchmarks.entries import ENTRIES, Entry
+from benchmarks.entries import ENTRIES, MASKED, Entry
 from benchmarks.machine import describe
 from benchmarks.materials import MODELS, Material
 from benchmarks.report import publish, quietness
@@ -22,7 +22,7 @@ from benchmarks.single_runs import first_explanation, peak_memory
 from benchmarks.tables import failures, not_run, tables
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("comparison", "memory", "first", "sizes", "steps", "callers")
+PARTS = ("comparison", "masked", "memory", "first", "sizes", "steps", "callers")
 SIZE = 224
 SIZES = (112, 160, 224, 320)
 SCALED = "efficientnet-lite0"  # whose cost is measured against steps, sizes and callers
@@ -163,12 +163,28 @@ class Run:
                     found[model] = {"failure": str(error)}
             self.save()
 
+    def masked(self) -> None:
+        """Methods that mask the input, one after the other."""
+        try:
+            material = self.material(SCALED)
+            for pair in MASKED.values():
+                found = compare(self.setup, material, pair)
+                self.results.setdefault("masked", {}).setdefault("entries", {}).update(
+                    found["entries"]
+                )
+                self.save()
+        except UnpreparedError as error:
+            self.say(f"{SCALED}: {error}")
+            self.results["masked"] = {"failure": str(error)}
+
     def measure(self) -> None:
         """All parts that were asked for."""
         quick, parts = self.given.quick, self.given.parts
         if "comparison" in parts:
             entries = chosen_entries(self.given)
             self.per_model("comparison", lambda m: compare(self.setup, m, entries))
+        if "masked" in parts:
+            self.masked()
         if "memory" in parts:
             steps = (self.given.steps, 50 if quick else 1000)
             self.per_model("memory", lambda m: peak_memory(self.setup, m, steps))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.entries import CAPTUM, ENTRIES, EXPLANATIONS, FORWARD, IGONNX, TRAINING
+from benchmarks.entries import CAPTUM, ENTRIES, EXPLANATIONS, FORWARD, IGONNX, MASKED, TRAINING
 from benchmarks.probe import STAGES
 from benchmarks.summary import in_forwards, median_ratio, median_seconds, spread
 
@@ -49,6 +49,7 @@ def tables(results: Results) -> list[Table]:
     """Every table that the results have numbers for."""
     builders = {
         "comparison": (_in_forwards, _seconds, _ratios),
+        "masked": (_masked,),
         "sizes": (_sizes,),
         "steps": (_steps,),
         "callers": (_callers,),
@@ -74,7 +75,10 @@ def failures(results: Results) -> list[str]:
             for name, entry in found.get("entries", {}).items():
                 if "failure" in entry:
                     lines.append(f"{key}, {name}: {entry['failure']}")
-    for part in ("steps", "callers"):
+    for name, entry in results.get("masked", {}).get("entries", {}).items():
+        if "failure" in entry:
+            lines.append(f"{name}: {entry['failure']}")
+    for part in ("masked", "steps", "callers"):
         if "failure" in results.get(part, {}):
             lines.append(f"{part}: {results[part]['failure']}")
     return lines
@@ -84,6 +88,7 @@ def not_run(results: Results) -> list[str]:
     """One line for each thing that a whole run has and this one was not asked for."""
     names = {
         "comparison": "comparison of entries",
+        "masked": "masked inputs",
         "sizes": "image sizes",
         "steps": "numbers of steps",
         "callers": "concurrent callers",
@@ -176,6 +181,21 @@ def _ratios(results: Results) -> Table:
             rows.append([other, *map(_number, ratios)])
     text = "How many times as long as igonnx's whole call the others take, in the same rounds."
     return Table("Times as long as igonnx", text, ["", *models], rows)
+
+
+def _masked(results: Results) -> Table:
+    entries, rows = results["masked"].get("entries", {}), []
+    for method, (own, other) in MASKED.items():
+        cells = [_number(median_seconds(entries, entry.name)) for entry in (own, other)]
+        at_once = entries.get(other.name, {}).get("setting")
+        if at_once is not None:
+            cells[1] += f", {at_once}"
+        rows.append([method, *cells, _number(median_ratio(entries, other.name, own.name))])
+    text = (
+        "EfficientNet-Lite0, forward passes only; seconds (median), Captum's with its best perturbations_per_eval, and "
+        "how many times as long as igonnx it takes, in the same rounds."
+    )
+    return Table("Masked inputs", text, ["", "igonnx", "Captum", "Captum / igonnx"], rows)
 
 
 def _sizes(results: Results) -> Table:

@@ -192,7 +192,7 @@ def test_what_was_not_run_is_said():
     few = {name: some[name] for name in (FORWARD, IGONNX)}
     partial = {"comparison": {"resnet-50": {"entries": some}, "bert-base": {"entries": few}}}
     parts, nowhere, on_bert = not_run({**partial, "steps": {}, "memory": {}, "first": {}})
-    assert parts == "Not run: image sizes, concurrent callers."
+    assert parts == "Not run: masked inputs, image sizes, concurrent callers."
     assert nowhere.startswith("Not run on any model: igonnx: gradients, native engine; ")
     assert on_bert == f"Not run on bert-base: {CAPTUM}; onnx-ad: gradients."
     assert nowhere in markdown(RESULTS | partial)

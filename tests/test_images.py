@@ -1,5 +1,7 @@
 """Images into a model and back."""
 
+import io
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,11 +9,54 @@ from PIL import Image
 from skimage.transform import resize
 
 from igonnx.errors import InputError
-from igonnx.images import PRESETS, Preprocessing, centre_crop, image_shape, read_image
+from igonnx.images import (
+    PRESETS,
+    Preprocessing,
+    centre_crop,
+    decode_image,
+    image_shape,
+    read_image,
+)
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(COLOURS)
 EXPECTED = COLOURS.astype(np.float32) / 255
+
+
+def file_of(picture, form, **options):
+    written = io.BytesIO()
+    picture.save(written, form, **options)
+    return written.getvalue()
+
+
+class TestDecoding:
+    @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+    def test_bytes_are_read_as_the_file_would_be(self, tmp_path, form):
+        (tmp_path / "a").write_bytes(file_of(PICTURE, form))
+        decoded = decode_image(file_of(PICTURE, form), most_pixels=600)
+        np.testing.assert_array_equal(decoded, read_image(tmp_path / "a"))
+
+    def test_large_images_are_not_decoded(self):
+        with pytest.raises(InputError, match="photo has 30 x 20 pixels; at most 599"):
+            decode_image(file_of(PICTURE, "PNG"), most_pixels=599, name="photo")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"no image",
+            file_of(PICTURE, "TIFF"),
+            file_of(PICTURE, "PDF"),
+            file_of(PICTURE, "EPS"),
+        ],
+    )
+    def test_other_formats_are_refused(self, data):
+        with pytest.raises(InputError, match="the image is no image in one of the formats PNG"):
+            decode_image(data, most_pixels=10**6)
+
+    def test_cut_files_are_refused(self):
+        with pytest.raises(InputError, match="cannot be read as an image"):
+            decode_image(file_of(PICTURE, "JPEG")[:-200], most_pixels=10**6)
 
 
 class TestReading:

@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CAPTUM", "ENTRIES", "EXPLANATIONS", "FORWARD", "IGONNX", "TRAINING", "Entry"]
+__all__ = [
+    "CAPTUM",
+    "ENTRIES",
+    "EXPLANATIONS",
+    "FORWARD",
+    "IGONNX",
+    "MASKED",
+    "TRAINING",
+    "Entry",
+]
 
 Environment = Literal["main", "training", "openvino"]
 
@@ -63,3 +72,16 @@ ENTRIES = (
         tolerance=COARSE,
     ),
 )
+
+# Pairs of entries of masked inputs by the name of the method: igonnx's, Captum's.
+MASKED = {
+    "occlusion, 784 windows": (
+        Entry("igonnx: occlusion", "igonnx_masked:Occlusion"),
+        Entry("Captum: occlusion", "captum_masked:Occlusion"),
+    ),
+    # Captum's fit is bound to the change in score by a weight, not exactly.
+    "KernelSHAP, 49 squares, 500 coalitions": (
+        Entry("igonnx: KernelSHAP", "igonnx_masked:KernelShap", tolerance=1e-2),
+        Entry("Captum: KernelSHAP", "captum_masked:KernelShap", tolerance=1e-2),
+    ),
+}

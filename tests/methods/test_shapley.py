@@ -300,5 +300,8 @@ def test_too_many_features_to_try_all(model: Build) -> None:
     with pytest.raises(igonnx.InputError, match="exact is True, and there are 21 features"):
         explainer.shapley_value_sampling(x, target=0, exact=True)
     x[0, 3] = 0  # one less
-    with pytest.raises(igonnx.DeadlineError):
+    with (
+        pytest.warns(UserWarning, match="forward passes for each example, as it has 21 features"),
+        pytest.raises(igonnx.DeadlineError),
+    ):
         explainer.shapley_value_sampling(x, target=0, exact=True, timeout=0.05)
