@@ -1,6 +1,7 @@
 # make demo    explain four photos on EfficientNet-Lite0; pictures and a page go to demo/
 # make test    run the tests
 # make parity  compare with PyTorch and Captum (installs PyTorch's CPU build), and with onnxruntime-training
+# make serving  test igonnx serve, igonnx batch and Ray Serve with real clients and a small cluster, in one environment
 # make bench   measure speed and memory beside Captum and others, and write that to docs/performance.md (an hour or two
 #              on an idle machine; BENCH_OPTIONS=--quick tries it out, and writes nothing there)
 # make sanitize    C++ unit tests, and a smoke test of the extension, with address, undefined-behaviour and thread
@@ -18,6 +19,8 @@ PARITY_VENV ?= .venv-parity
 PARITY_BIN := $(PARITY_VENV)/bin
 TRAINING_VENV ?= .venv-training
 TRAINING_BIN := $(TRAINING_VENV)/bin
+SERVING_VENV ?= .venv-serving
+SERVING_BIN := $(SERVING_VENV)/bin
 OPENVINO_VENV ?= .venv-openvino
 OPENVINO_BIN := $(OPENVINO_VENV)/bin
 BENCH_OPTIONS ?= --publish
@@ -26,17 +29,21 @@ JOBS ?= 2
 # What the compiled extension is made from: a change there reinstalls the package.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f -not -path "csrc/tests/*")
 
-.PHONY: demo test parity bench sanitize ort-matrix lint format docs wheel clean
+.PHONY: demo test parity serving bench sanitize ort-matrix lint format docs wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/igonnx demo -o demo
 
 test: $(VENV)/installed
-	$(BIN)/pytest -n $(JOBS) --ignore=tests/parity --ignore=tests/training
+	$(BIN)/pytest -n $(JOBS) --ignore=tests/parity --ignore=tests/training --ignore=tests/serving \
+		--ignore=tests/scale
 
 parity: $(PARITY_VENV)/installed $(TRAINING_VENV)/installed
-	$(PARITY_BIN)/pytest tests/parity
+	$(PARITY_BIN)/pytest -n $(JOBS) tests/parity
 	$(TRAINING_BIN)/pytest tests/training
+
+serving: $(SERVING_VENV)/installed
+	$(SERVING_BIN)/pytest tests/serving tests/scale
 
 bench: $(PARITY_VENV)/bench-installed $(TRAINING_VENV)/installed $(OPENVINO_VENV)/installed
 	$(PARITY_BIN)/python -m benchmarks --training-python $(TRAINING_BIN)/python \
@@ -66,13 +73,19 @@ wheel: $(VENV)/installed
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist demo $(VENV) $(PARITY_VENV) $(TRAINING_VENV) $(OPENVINO_VENV)
+	rm -rf build dist demo $(VENV) $(PARITY_VENV) $(TRAINING_VENV) $(SERVING_VENV) $(OPENVINO_VENV)
 
 $(VENV)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' \
 		--config-settings=cmake.define.IGONNX_WARNINGS_AS_ERRORS=ON
+	touch $@
+
+$(SERVING_VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(SERVING_VENV)
+	$(SERVING_BIN)/python -m pip install --quiet --upgrade pip
+	$(SERVING_BIN)/python -m pip install --quiet --editable '.[serving-test,ray]'
 	touch $@
 
 $(PARITY_VENV)/installed: $(SOURCES)
