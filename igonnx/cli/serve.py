@@ -149,10 +149,10 @@ def serve(
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
 ) -> None:
-    """Serve predictions and explanations: KServe's V1 and V2 protocols, REST and gRPC.
+    """Serve predictions and explanations, by KServe's V1 and V2 protocols, REST and gRPC.
 
-    NAME:predict and NAME:explain of V1; in V2 the models NAME and NAME-explain. Stops on
-    SIGTERM when all that was accepted is answered.
+    In V1 these are NAME:predict and NAME:explain, in V2 the models NAME and
+    NAME-explain. On SIGTERM it ends when all that was accepted is answered.
 
       igonnx serve model.onnx --name cats --preset imagenet --labels imagenet
       igonnx serve models/ --host 0.0.0.0 --max-queue 64

@@ -61,7 +61,7 @@ def grad_cam(
             tensor that has channels and places, before places are pooled; where attention follows, the tokens that
             come into the last one, normalised (see `igonnx.feature_maps.last_feature_map`).
         relu: keep what is positive only, as the paper has it; False: what speaks against the target is negative.
-        upsample: bring the map to the size of the input; False: the layer's own places.
+        upsample: bring the map to the size of the input; False: the layer's own places, [N, 1, h, w] of [N, C, h, w].
         interpolation: "bilinear" (linear along each axis, whatever their number) or "nearest".
         channel_axis: of the layer, with the batch axis counted; default: as the graph says, or else its sizes.
 
@@ -165,11 +165,12 @@ def _explained(
 
 def _cam(call: Call, *, maps: _Maps, weights: _Weights, relu: bool) -> MethodResult:
     image = maps.image(call)
-    places = _weighted_maps(call, maps, weights, relu, call.requests.x[image].shape)
-    if maps.upsample:
-        places = maps.like_input(places, image, call.requests.x[image].shape)
+    shape = call.requests.x[image].shape
+    places = _weighted_maps(call, maps, weights, relu, shape)
+    laid_out = maps.like_input if maps.upsample else maps.as_they_are
     return MethodResult(
-        attribution={maps.layer: places}, steps_used=np.ones(len(call), dtype=np.int64)
+        attribution={maps.layer: laid_out(places, image, shape)},
+        steps_used=np.ones(len(call), dtype=np.int64),
     )
 
 
@@ -307,11 +308,22 @@ class _Maps:
                 f"layer {self.layer!r} has places along {rank} axes, {name!r} has shape {list(shape)}: they cannot be "
                 "laid over each other; pass upsample=False or another layer"
             )
-        axis = self.input_channels.get(name)
-        if axis is None:
-            axis = _likely_channels(shape)
+        axis = self._channels_of(name, shape)
         size = tuple(length for i, length in enumerate(shape) if i not in (0, axis))
         return np.expand_dims(resized(places, size, self.interpolation), axis)
+
+    def as_they_are(self, places: Array, name: str, shape: tuple[int, ...]) -> Array:
+        """The map [R, places...] in its own size, one channel where `name` has its own, or else in front."""
+        rank = places.ndim - 1
+        if len(shape) - 1 == rank:
+            return places
+        return np.expand_dims(
+            places, self._channels_of(name, shape) if len(shape) - 2 == rank else 1
+        )
+
+    def _channels_of(self, name: str, shape: tuple[int, ...]) -> int:
+        known = self.input_channels.get(name)
+        return _likely_channels(shape) if known is None else known
 
 
 def _places(shape: tuple[int, ...], rank: int) -> tuple[int, ...] | None:

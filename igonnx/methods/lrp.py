@@ -152,7 +152,7 @@ def _specification(
     bias: bool,
 ) -> Lrp:
     """The propagation that the arguments ask for, or an `InputError` that says what is wrong with them."""
-    if rule not in _KINDS:
+    if rule not in RULES:  # which may be anything, hashable or not
         raise InputError(f"rule is {rule!r}; expected one of {', '.join(map(repr, RULES))}")
     kinds = _KINDS[rule]
     _require_used("gamma", gamma, "gamma" in kinds, rule)

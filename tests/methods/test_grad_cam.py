@@ -78,7 +78,7 @@ def test_grad_cam(model: Build, layer: Any, relu: bool) -> None:
     if relu:
         expected = np.maximum(expected, 0)
     small = explainer.grad_cam(x, target=target, layer=layer, relu=relu, upsample=False)
-    close(small.values, expected)
+    close(small.values, expected[:, None])
     assert small.method == f"grad_cam layer=a relu={relu} upsample=False"
     large = explainer.grad_cam(x, target=target, layer=layer, relu=relu)
     close(large.values, resized(expected, (8, 12), "bilinear")[:, None])
@@ -95,7 +95,7 @@ def test_grad_cam_pp(model: Build) -> None:
     channel = (share * np.maximum(g, 0)).sum(axis=(2, 3), keepdims=True)
     expected = np.maximum((channel * a).sum(axis=1), 0)
     found = explainer.grad_cam_pp(x, target=target, upsample=False)
-    close(found.values, expected, 1e-4)
+    close(found.values, expected[:, None], 1e-4)
     assert found.method == "grad_cam_pp layer=a relu=True upsample=False"
 
 
@@ -155,6 +155,9 @@ def test_channels_behind(model: Build, method: str) -> None:
     found = getattr(behind, method)(moved, target=1)
     close(found.values, np.moveaxis(expected, 1, -1))
     assert "layer=a " in found.method
+    if method != "guided_grad_cam":
+        small = getattr(behind, method)(moved, target=1, upsample=False)
+        assert array(small.values).shape == (2, 4, 6, 1)
     for layer in ("c", "back"):
         one = getattr(behind, method)(moved, target=1, layer=layer)
         assert array(one.values).shape == found.values.shape
@@ -163,9 +166,9 @@ def test_channels_behind(model: Build, method: str) -> None:
 def test_a_wrong_channel_axis_is_no_surprise(model: Build) -> None:
     explainer, x = igonnx.Explainer(model(NET, weights())), photos()
     right = explainer.grad_cam(x, layer="a", channel_axis=1, upsample=False)
-    assert array(right.values).shape == (2, 4, 6)
+    assert array(right.values).shape == (2, 1, 4, 6)
     other = explainer.grad_cam(x, layer="a", channel_axis=3, upsample=False)
-    assert array(other.values).shape == (2, 6, 4)
+    assert array(other.values).shape == (2, 1, 6, 4)
     for axis in (0, 4, -1, "1", 1.0):
         with pytest.raises(igonnx.InputError, match="channel_axis is"):
             explainer.grad_cam(x, layer="a", channel_axis=axis)  # type: ignore[arg-type]
@@ -221,8 +224,8 @@ def test_networks_of_transformers(data: Path, name: str, exporter: str) -> None:
     assert shape is not None
     assert len(shape) == (3 if name == "vit" else 4)
     small = array(explainer.grad_cam(x, target=1, relu=False, upsample=False).values)
-    assert small.shape[1] == small.shape[2]
-    assert small.shape[1] < side
+    assert small.shape == (1, 1, small.shape[2], small.shape[2])
+    assert small.shape[2] < side
 
 
 TOKENS = """(float[N, 3, 8, 12] x) => (float[N, 2] y) {
@@ -270,7 +273,7 @@ def test_tokens_with_a_class_token(model: Build) -> None:
     values = (slopes[:, 1:].mean(axis=1, keepdims=True) * n[:, 1:]).sum(axis=2)
     found = explainer.grad_cam(x, target=1, relu=False, upsample=False)
     assert "layer=n " in found.method
-    close(found.values, values.reshape(2, 4, 6), 1e-4)
+    close(found.values, values.reshape(2, 1, 4, 6), 1e-4)
     large = explainer.grad_cam(x, target=1, relu=False)
     close(large.values, resized(values.reshape(2, 4, 6).astype(float), (8, 12), "bilinear")[:, None], 1e-4)  # fmt: skip
 
@@ -281,7 +284,7 @@ def test_texts(data: Path) -> None:
     feeds = {info.name: np.ones((2, 9), np.int64) for info in explainer.model.inputs}
     found = explainer.grad_cam(feeds, target=1, relu=False)
     assert array(found.values).shape == (2, 9, 1)
-    assert array(explainer.grad_cam(feeds, target=1, upsample=False).values).shape == (2, 9)
+    assert array(explainer.grad_cam(feeds, target=1, upsample=False).values).shape == (2, 9, 1)
 
 
 # -- what cannot be drawn, and drawing ---------------------------------------------------------

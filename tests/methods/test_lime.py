@@ -71,7 +71,7 @@ def test_lasso_shrinks_to_zero(linear: tuple[igonnx.Explainer, NDArray[np.float6
         ({"distance": "euclidean"}, lambda kept: np.exp(-(10 - kept) / (2 * 0.75**2 * 10))),
         ({"distance": "euclidean", "kernel_width": 3}, lambda kept: np.exp(-(10 - kept) / 18)),
     ],
-    ids=str,
+    ids=["cosine", "wide", "euclidean", "wide euclidean"],
 )
 def test_ridge_by_the_normal_equations(
     explainer: igonnx.Explainer,
