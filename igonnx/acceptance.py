@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,8 @@ __all__ = ["described", "for_checker", "mended"]
 _BUILT_IN = {"com.microsoft": 1}
 # The other name of the standard's domain, which only the runtime takes for the same.
 _ALIAS = "ai.onnx"
+# Bytes that a sparse tensor may take as a dense one: its file need not be longer than a line.
+_MOST_DENSE = 1 << 28
 
 
 def mended(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -165,6 +168,12 @@ def _is_sparse(node: onnx.NodeProto) -> bool:
 
 def _dense(tensor: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
     values, indices = (numpy_helper.to_array(t) for t in (tensor.values, tensor.indices))
+    if min(tensor.dims, default=0) < 0:
+        raise ValueError(f"sparse tensor {name!r} has the shape {list(tensor.dims)}")
+    if math.prod(tensor.dims) * values.dtype.itemsize > _MOST_DENSE:
+        raise ValueError(
+            f"sparse tensor {name!r} has the shape {list(tensor.dims)}; at most {_MOST_DENSE >> 20} MiB are unfolded"
+        )
     array = np.zeros(tuple(tensor.dims), values.dtype)
     if indices.ndim == 2:
         array[tuple(indices.T)] = values

@@ -22,6 +22,7 @@ from igonnx.graph.builder import dims
 from igonnx.graph.ceil_mode import settle_ceil_mode
 from igonnx.graph.constant_folding import fold_constants
 from igonnx.graph.constants import settle_constants
+from igonnx.graph.external_data import require_own_files
 from igonnx.graph.node_view import operator_name, subgraphs
 from igonnx.graph.shape_inference import infer_shapes
 from igonnx.graph.tensors import own_tensor
@@ -107,11 +108,14 @@ class Model:
         """The model as it is, checked."""
         if isinstance(source, onnx.ModelProto):
             name, folder = source.graph.name or "model", None
+            require_own_files(source, folder, name)
             proto = _mended(source, name)
             _check(proto, name)
         elif isinstance(source, bytes | bytearray | memoryview):
             name, folder = "model bytes", None
-            proto = _mended(_parse(bytes(source), name), name)
+            read = _parse(bytes(source), name)
+            require_own_files(read, folder, name)
+            proto = _mended(read, name)
             _check(proto, name)
         elif isinstance(source, str | os.PathLike):
             if not str(source) or "\0" in str(source):
@@ -121,6 +125,7 @@ class Model:
             path = Path(source)
             read = _read(path)
             name, folder = path.name, path.resolve().parent
+            require_own_files(read, folder, name)
             proto = _mended(read, name)
             _check(proto, name, path if proto is read else None)
         else:

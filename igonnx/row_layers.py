@@ -26,6 +26,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from igonnx.autodiff.expansion import expand
+from igonnx.autodiff.gradient_values import zeros_like
 from igonnx.autodiff.selection import NOT_STRAIGHT_THROUGH
 from igonnx.autodiff.transform import differentiate
 from igonnx.errors import InputError, ModelError
@@ -164,12 +165,12 @@ class _Results:
         seed = self.op.Mul(seed, chosen)
         seed.shape, seed.type = value.shape, value.type
         found = self._walk({value: seed}, list(self._sources.values()))
-        results = {}
-        for name, part in zip(self._sources, found, strict=True):
-            if part is None:
-                raise self._no_path(f"from {name!r} to layer {layer!r}")
-            results[f"through:{name}"] = part
-        return results
+        if all(part is None for part in found):
+            raise self._no_path(f"from {', '.join(map(repr, self._sources))} to layer {layer!r}")
+        return {
+            f"through:{name}": zeros_like(self.op, source) if part is None else part
+            for (name, source), part in zip(self._sources.items(), found, strict=True)
+        }
 
     def change(self, layer: str) -> ir.Value:
         """The derivative of the layer along the direction of the explained tensors."""

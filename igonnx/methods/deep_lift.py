@@ -139,6 +139,6 @@ def _warn_of_missing(found: Attribution) -> None:
         worst = int(short[np.argmax(missing[short])])
         warn_caller(
             f"the values of {short.size} of {len(missing)} examples miss more than {MISSING:.0%} of the change of the "
-            f"score (example {worst}: {missing[worst]:.4g} of {change[worst]:.4g}): an operator on the way makes choices "
-            "or steps that no multiplier tells of"
+            f"score (example {worst}: {missing[worst]:.4g} of {change[worst]:.4g}): an operator on the way makes "
+            "choices or steps that no multiplier tells of"
         )

@@ -104,10 +104,10 @@ def lrp(
 
     How much of the relevance is conserved shows in `delta`, the sum of the values minus the score: it is minus what
     biases, epsilon and the constant term of each softmax took. Without these it is zero up to rounding. On networks of
-    ReLUs without biases, "epsilon" with epsilon=0 is `input_x_gradient`. With "z_plus" and "alpha_beta" an output that
-    no input contributes to with the sign in question loses its relevance, too. Rules see the operators of the graph:
-    layers that are used twice, residual sums and attention (Achtibat et al., 2024, arXiv:2402.05602) without modules
-    are handled like all others.
+    ReLUs without biases, "epsilon" with epsilon=0 is `input_x_gradient`. With "z_plus" an output that nothing
+    contributes to positively loses its relevance, too; "alpha_beta" gives the whole of it to contributions that all
+    have one sign. Rules see the operators of the graph: layers that are used twice, residual sums and attention
+    (Achtibat et al., 2024, arXiv:2402.05602) without modules are handled like all others.
 
     Raises as `integrated_gradients`, and `UnsupportedOperatorError` for an operator that relevance cannot cross.
 

@@ -3,24 +3,27 @@
 But for `neuron_conductance` they are the methods of the same name, of the model that ends at the layer. They take
 `layer`, the name of any floating tensor between `wrt` and the output (or a pattern that one name matches) with the
 examples along its first axis, and `neuron`, an index into the layer without that axis: an int, a tuple, a list of these
-(one per example), or an array of the layer's shape, whose product with the layer is then what is explained.
+(one per example), or an array of the layer's shape, whose product with the layer is then what is explained. Explained
+tensors that the layer does not depend on get zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Unpack
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution
 from igonnx.baselines import Baselines
 from igonnx.checks import is_whole
 from igonnx.errors import InputError
 from igonnx.inputs import Arrays
-from igonnx.methods import deep_lift, distributions, gradients, straight_path
+from igonnx.layers import layers_between
+from igonnx.methods import deep_lift, distributions, gradients, layers, straight_path
 from igonnx.methods.call import (
     Array,
     Call,
@@ -45,6 +48,8 @@ __all__ = [
     "neuron_integrated_gradients",
 ]
 
+_Values: TypeAlias = "NDArray[Any] | dict[str, NDArray[Any]]"
+
 
 def neuron_gradient(
     explainer: Explaining,
@@ -63,17 +68,18 @@ def neuron_gradient(
     for `saliency`; `scores` and `delta` are those of the neuron. Raises as `saliency`, and `InputError` for a layer or
     neuron that is not there.
     """
-    at = _Neuron.find(explainer, layer, neuron)
-    found = gradients.saliency(
-        at.explainer,
+    return _explained(
+        gradients.saliency,
+        "neuron_gradient",
+        explainer,
         inputs,
-        target=at.neuron,
+        layer,
+        neuron,
         baseline=baseline,
         seed=seed,
         absolute=absolute,
         **options,
     )
-    return at.named("neuron_gradient", found)
 
 
 def neuron_integrated_gradients(
@@ -96,11 +102,13 @@ def neuron_integrated_gradients(
 
     layer, neuron: as for `neuron_gradient`. The others, and what is raised, are those of `integrated_gradients`.
     """
-    at = _Neuron.find(explainer, layer, neuron)
-    found = straight_path.integrated_gradients(
-        at.explainer,
+    return _explained(
+        straight_path.integrated_gradients,
+        "neuron_integrated_gradients",
+        explainer,
         inputs,
-        target=at.neuron,
+        layer,
+        neuron,
         baseline=baseline,
         seed=seed,
         steps=steps,
@@ -111,7 +119,6 @@ def neuron_integrated_gradients(
         exact_sum=exact_sum,
         **options,
     )
-    return at.named("neuron_integrated_gradients", found)
 
 
 def neuron_gradient_shap(
@@ -130,18 +137,19 @@ def neuron_gradient_shap(
 
     layer, neuron: as for `neuron_gradient`. The others, and what is raised, are those of `gradient_shap`.
     """
-    at = _Neuron.find(explainer, layer, neuron)
-    found = distributions.gradient_shap(
-        at.explainer,
+    return _explained(
+        distributions.gradient_shap,
+        "neuron_gradient_shap",
+        explainer,
         inputs,
-        target=at.neuron,
+        layer,
+        neuron,
         baseline=baseline,
         seed=seed,
         samples=samples,
         noise_std=noise_std,
         **running,
     )
-    return at.named("neuron_gradient_shap", found)
 
 
 def neuron_deep_lift_shap(
@@ -160,18 +168,19 @@ def neuron_deep_lift_shap(
 
     layer, neuron: as for `neuron_gradient`. The others, and what is raised, are those of `deep_lift_shap`.
     """
-    at = _Neuron.find(explainer, layer, neuron)
-    found = deep_lift.deep_lift_shap(
-        at.explainer,
+    return _explained(
+        deep_lift.deep_lift_shap,
+        "neuron_deep_lift_shap",
+        explainer,
         inputs,
-        target=at.neuron,
+        layer,
+        neuron,
         baseline=baseline,
         seed=seed,
         rule=rule,
         samples=samples,
         **running,
     )
-    return at.named("neuron_deep_lift_shap", found)
 
 
 def neuron_guided_backprop(
@@ -188,11 +197,17 @@ def neuron_guided_backprop(
 
     layer, neuron: as for `neuron_gradient`. The others, and what is raised, are those of `guided_backprop`.
     """
-    at = _Neuron.find(explainer, layer, neuron)
-    found = gradients.guided_backprop(
-        at.explainer, inputs, target=at.neuron, baseline=baseline, seed=seed, **options
+    return _explained(
+        gradients.guided_backprop,
+        "neuron_guided_backprop",
+        explainer,
+        inputs,
+        layer,
+        neuron,
+        baseline=baseline,
+        seed=seed,
+        **options,
     )
-    return at.named("neuron_guided_backprop", found)
 
 
 def neuron_deconvnet(
@@ -209,11 +224,17 @@ def neuron_deconvnet(
 
     layer, neuron: as for `neuron_gradient`. The others, and what is raised, are those of `deconvnet`.
     """
-    at = _Neuron.find(explainer, layer, neuron)
-    found = gradients.deconvnet(
-        at.explainer, inputs, target=at.neuron, baseline=baseline, seed=seed, **options
+    return _explained(
+        gradients.deconvnet,
+        "neuron_deconvnet",
+        explainer,
+        inputs,
+        layer,
+        neuron,
+        baseline=baseline,
+        seed=seed,
+        **options,
     )
-    return at.named("neuron_deconvnet", found)
 
 
 def neuron_conductance(
@@ -257,6 +278,26 @@ def neuron_conductance(
     )
 
 
+def _explained(
+    method: Callable[..., Attribution],
+    name: str,
+    explainer: Explaining,
+    inputs: Arrays,
+    layer: str,
+    neuron: Target,
+    **settings: Any,
+) -> Attribution:
+    """What `method` finds for the model that ends at the layer, as the method `name` of the neuron."""
+    at = _Neuron.find(explainer, layer, neuron)
+    for one in {"baseline", "noise_std"} & set(settings):
+        settings[one] = at.of_sources(settings[one])
+    found = method(at.explainer, inputs, target=at.neuron, **settings)
+    given = " ".join(found.method.split()[1:])
+    return replace(
+        found, method=f"{name} {at} {given}".strip(), values=at.of_all(found.values, inputs)
+    )
+
+
 def _conductance(call: Call, *, at: _Neuron, steps: int, rule: str) -> MethodResult:
     values = at_inputs(call, Inside(values=(at.layer,)))[f"value:{at.layer}"]
     # At noisy copies a list is for the examples that they are of.
@@ -279,6 +320,8 @@ class _Neuron:
     explainer: Explaining
     layer: str
     neuron: Target
+    order: tuple[str, ...]  # the explained tensors
+    others: tuple[str, ...] = ()  # of these, those that the layer does not depend on
 
     @classmethod
     def find(
@@ -293,7 +336,12 @@ class _Neuron:
         described = next(tensor for tensor in explainer.tensors() if tensor.name == name)
         for one in neuron if isinstance(neuron, list) else [neuron]:
             _require_neuron(one, name, described.shape)
-        return cls(explainer.sibling(output=name) if end else explainer, name, neuron)
+        if not end:
+            return cls(explainer, name, neuron, explainer.wrt)
+        sources = _sources(explainer, name)
+        others = tuple(one for one in explainer.wrt if one not in sources)
+        model = explainer.sibling(output=name, wrt=sources)
+        return cls(model, name, neuron, explainer.wrt, others)
 
     def of_examples(self, call: Call) -> Target:
         """The neuron for each request of a call."""
@@ -307,10 +355,31 @@ class _Neuron:
             return [given[example] for example in call.examples]
         return given[call.examples]
 
-    def named(self, method: str, found: Attribution) -> Attribution:
-        """What a method of the model that ends at the layer found, under the name of the neuron's."""
-        settings = " ".join(found.method.split()[1:])
-        return replace(found, method=f"{method} {self} {settings}".strip())
+    def of_sources(self, settings: Any) -> Any:
+        """Settings by the names of explained tensors, without those that the neuron does not depend on."""
+        if isinstance(settings, list):
+            return [self.of_sources(one) for one in settings]
+        if not isinstance(settings, Mapping):
+            return settings
+        return {name: one for name, one in settings.items() if name not in self.others}
+
+    def of_all(self, values: _Values, inputs: Arrays) -> _Values:
+        """`values` for every explained tensor: zeros where the neuron does not depend on it."""
+        if not self.others:
+            return values
+        names = self.explainer.wrt
+        found = values if isinstance(values, dict) else {names[0]: values}
+        some = found[names[0]]
+        for name in self.others:
+            if isinstance(inputs, Mapping) and name in inputs:
+                shape = np.shape(inputs[name])
+            else:
+                there = layers.layer_activation(
+                    self.explainer, inputs, target=self.neuron, layer=name
+                )
+                shape = there.of().shape
+            found = {**found, name: np.zeros(shape, some.dtype)}
+        return {name: found[name] for name in self.order}
 
     def __str__(self) -> str:
         """As it is put on record."""
@@ -318,6 +387,20 @@ class _Neuron:
         return f"layer={self.layer} neuron={'weights' if weights else self.neuron}".replace(
             ", ", ","
         )
+
+
+def _sources(explainer: Explaining, layer: str) -> tuple[str, ...]:
+    """The explained tensors that the layer depends on: one at least, as it lies behind them."""
+    if len(explainer.wrt) == 1:
+        return explainer.wrt
+    return tuple(
+        source
+        for source in explainer.wrt
+        if any(
+            tensor.name == layer
+            for tensor in layers_between(explainer.model, [source], explainer.output)
+        )
+    )
 
 
 def _require_neuron(neuron: object, layer: str, shape: tuple[int | str | None, ...] | None) -> None:

@@ -540,6 +540,7 @@ def test_inner_tensors_and_layers_used_twice(model):
     ("given", "message"),
     [
         ({"rule": "lrp0"}, "rule is 'lrp0'; expected one of 'epsilon'"),
+        ({"rule": ["epsilon"]}, "rule is ['epsilon']; expected one of 'epsilon'"),
         ({"epsilon": -1}, "epsilon is -1; expected a number of at least 0"),
         ({"gamma": 0.5}, "gamma is given, but the rule 'epsilon' does not have it"),
         ({"rule": "gamma", "gamma": np.nan}, "gamma is nan; expected a number of at least 0"),

@@ -176,6 +176,38 @@ def test_an_explained_tensor_has_no_neurons_behind_it(model: Build) -> None:
     close(found.values, alone)
 
 
+@pytest.mark.parametrize("name", [*SAME, "neuron_conductance"])
+@pytest.mark.parametrize("wrt", [("x", "z"), ("x", "h")])
+def test_explained_tensors_that_do_not_matter(
+    model: Build, name: str, wrt: tuple[str, str]
+) -> None:
+    """Of two explained tensors the neuron depends on one: the other, an input or an inner tensor, gets zeros."""
+    graph = model(
+        """(float[N, 5] x, float[N, 3] z) => (float[N, 3] y) {
+            g = MatMul(x, w1) r = Relu(g) p = MatMul(r, w2) h = Tanh(z) y = Mul(p, h)
+        }""",
+        {
+            "w1": np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32),
+            "w2": np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32),
+        },
+    )
+    feeds = {"x": np.abs(inputs()), "z": np.ones((3, 3), np.float32)}
+    options: dict[str, Any] = {**SAME.get(name, ("", {}))[1], "layer": "r", "neuron": 2}
+    if name == "neuron_conductance":
+        options["target"] = 1
+    options.pop("baseline", None)
+    both_of, alone = igonnx.Explainer(graph, wrt=wrt), igonnx.Explainer(graph, wrt="x")
+    found = getattr(both_of, name)(feeds, baseline={"x": 0.25, wrt[1]: 0.5}, **options)
+    expected = getattr(alone, name)(feeds, baseline={"x": 0.25}, **options)
+    assert isinstance(found.values, dict)
+    assert list(found.values) == list(wrt)
+    if name != "neuron_conductance":  # there the other baseline is felt behind the neuron
+        close(found.values["x"], array(expected.values), 2e-6)
+        np.testing.assert_allclose(found.delta, expected.delta, atol=1e-6)
+    assert found.values[wrt[1]].shape == (3, 3)
+    assert not found.values[wrt[1]].any()
+
+
 def test_apply_is_for_the_output(model: Build) -> None:
     """The neuron itself is explained, not the softmax of its layer."""
     graph = both(model)[0].model.to_proto()

@@ -12,7 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from igonnx.errors import InputError
+from igonnx.errors import EngineError, InputError
+from igonnx.scale.run import Outcome
+from igonnx.scale.summary import Summary
 
 pytest.importorskip("ray", reason="igonnx[ray] is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="igonnx[ray] is not installed")
@@ -186,10 +188,17 @@ def test_wrong_arguments_are_told(
         igonnx(digit_model, *arguments)
 
 
-def test_rows_none_of_which_can_be_explained(address, tmp_path, digit_model):
-    np.save(tmp_path / "x.npy", np.ones((2, 1, 8, 8), np.float32))
-    run = start(tmp_path, digit_model, "x.npy", "-o", "out", "--address", address, "--target", 77)
-    code, _, err = finish(run)
-    assert code == 2
-    assert "error: none of 2 rows could be explained: 'x.npy#0': " in err
-    assert_complete(tmp_path, 0, ["x.npy#0", "x.npy#1"])
+def test_rows_none_of_which_can_be_explained(
+    tmp_path, monkeypatch, digit_model, digit_images, capsys
+):
+    """Where there is nothing to go on with, no cluster is needed to say so."""
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "x.npy", digit_images[:2])
+    told = Summary(failed=2, errors=[("x.npy#0", "explain", "target 77 is not there")])
+    outcome = Outcome(told, parts=1, of=1, page=tmp_path / "out" / "summary.html")
+    monkeypatch.setattr("igonnx.cli.batch.run_job", lambda *_, **__: outcome)
+    with pytest.raises(
+        EngineError, match=r"none of 2 rows could be explained: 'x\.npy#0': target 77"
+    ):
+        igonnx(digit_model, "x.npy", "-o", "out", "--target", 77)
+    assert "2 rows could not be explained" in capsys.readouterr().err
