@@ -6,6 +6,7 @@ Weights of every rule sum to 1 for every number of steps, so a linear model is i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -45,8 +46,14 @@ def _gauss_legendre(steps: int) -> Quadrature:
         raise InputError(
             f"steps is {steps:,}; gauss_legendre takes at most {_MOST_GAUSS_STEPS:,}: use rule='middle' for more"
         )
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    nodes, weights = _legendre(steps)
     return (nodes + 1) / 2, weights / weights.sum()
+
+
+@lru_cache(maxsize=64)
+def _legendre(steps: int) -> Quadrature:
+    """Nodes and weights on [-1, 1]; an eigenvalue problem, as long as some gradients of a small model."""
+    return np.polynomial.legendre.leggauss(steps)
 
 
 RULES: dict[str, Callable[[int], Quadrature]] = {
