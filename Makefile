@@ -7,6 +7,7 @@
 # make sanitize    C++ unit tests, and a smoke test of the extension, with address, undefined-behaviour and thread
 #                  sanitizers (GCC on Linux)
 # make ort-matrix  the wheel on each supported minor version of onnxruntime, and on one that is too old
+# make fuzz    mutate models and requests for FUZZ_SECONDS (60) in all; what crashes is left in build/fuzz
 # make lint    formatting, style and types
 # make docs    write docs/operators.md anew, which lists how each operator is differentiated
 # Each creates the virtual environment it needs; PYTHON chooses the interpreter (3.11 or later; onnxruntime-training
@@ -24,12 +25,14 @@ SERVING_BIN := $(SERVING_VENV)/bin
 OPENVINO_VENV ?= .venv-openvino
 OPENVINO_BIN := $(OPENVINO_VENV)/bin
 BENCH_OPTIONS ?= --publish
+FUZZ_VENV ?= .venv-fuzz
+FUZZ_SECONDS ?= 60
 JOBS ?= 2
 
 # What the compiled extension is made from: a change there reinstalls the package.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f -not -path "csrc/tests/*")
 
-.PHONY: demo test parity serving bench sanitize ort-matrix lint format docs wheel clean
+.PHONY: demo test parity serving bench sanitize fuzz ort-matrix lint format docs wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/igonnx demo -o demo
@@ -52,6 +55,10 @@ bench: $(PARITY_VENV)/bench-installed $(TRAINING_VENV)/installed $(OPENVINO_VENV
 sanitize: $(VENV)/installed
 	.ci/sanitize/run $(BIN)/python
 
+# Not editable: only what is imported from a folder is instrumented.
+fuzz: $(FUZZ_VENV)/installed
+	.ci/fuzz/run $(FUZZ_VENV)/bin/python $(FUZZ_SECONDS)
+
 ort-matrix:
 	$(PYTHON) .ci/ort_matrix.py
 
@@ -73,7 +80,7 @@ wheel: $(VENV)/installed
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist demo $(VENV) $(PARITY_VENV) $(TRAINING_VENV) $(SERVING_VENV) $(OPENVINO_VENV)
+	rm -rf build dist demo $(VENV) $(PARITY_VENV) $(TRAINING_VENV) $(SERVING_VENV) $(OPENVINO_VENV) $(FUZZ_VENV)
 
 $(VENV)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
@@ -100,6 +107,12 @@ $(TRAINING_VENV)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(TRAINING_VENV)
 	$(TRAINING_BIN)/python -m pip install --quiet --upgrade pip
 	$(TRAINING_BIN)/python -m pip install --quiet --editable '.[training]' 'pytest>=8.2'
+	touch $@
+
+$(FUZZ_VENV)/installed: $(SOURCES) $(shell find igonnx models -name '*.py')
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(FUZZ_VENV)/bin/python -m pip install --quiet '.[cpu,cli]' atheris==3.0.0 orjson
 	touch $@
 
 $(PARITY_VENV)/bench-installed: $(PARITY_VENV)/installed

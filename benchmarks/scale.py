@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 BEGIN = "<!-- written by `python -m benchmarks.scale --publish`: begin -->"
 END = "<!-- end -->"
 GRADIENTS = (1_000, 3_000, 10_000)  # per second that a GPU may compute
+# With one gradient per row, and as many rows in a file as there are by default: what reading and writing take.
+PHOTOS, FILES = "EfficientNet-Lite0", "EfficientNet-Lite0, one step, parts of 64"
 IMAGES, GPUS, STEPS = 10_000_000, 100, 50
 
 
@@ -126,7 +129,7 @@ def _measured(work: Workload, actors: int, out: Path, seconds: float, killed: in
         errors=summary.failed,
         killed=int(killed > 0),
         seconds=seconds,
-        steady=later / between,
+        steady=later / between if later else math.nan,
         read=summary.seconds["read"] / rows,
         explain=summary.seconds["explain"] / rows,
         write=summary.seconds["write"] / rows,
@@ -169,9 +172,7 @@ def photos(folder: Path, count: int) -> Workload:
         cut.resize((1500, 1000)).save(folder / "photos" / f"{number:03}.jpg", quality=90)
     onnx.save(efficientnet_lite0.build(), folder / "efficientnet.onnx")
     options = ("--apply", "softmax", "--rows-per-part", "4")
-    return Workload(
-        "EfficientNet-Lite0", folder / "efficientnet.onnx", folder / "photos", options, STEPS
-    )
+    return Workload(PHOTOS, folder / "efficientnet.onnx", folder / "photos", options, STEPS)
 
 
 @dataclass(frozen=True)
@@ -186,14 +187,14 @@ class Need:
 
 
 def needed(
-    photo: Run, gradients: int, *, images: int = IMAGES, gpus: int = GPUS, steps: int = STEPS
+    files: Run, gradients: int, *, images: int = IMAGES, gpus: int = GPUS, steps: int = STEPS
 ) -> Need:
-    """What `images` take on `gpus` that compute `gradients` a second each, by the measured stages of `photo`.
+    """What `images` take on `gpus` of `gradients` a second each, if reading and writing take what they did in `files`.
 
     An actor writes what it has explained before it takes the next part: its GPU waits for that.
     """
-    rate = gpus / (steps / gradients + photo.write)
-    return Need(gradients, images / rate / 3600, rate, rate * photo.read, rate * photo.size / 1e9)
+    rate = gpus / (steps / gradients + files.write)
+    return Need(gradients, images / rate / 3600, rate, rate * files.read, rate * files.size / 1e9)
 
 
 def written(runs: Sequence[Run], about: Mapping[str, str]) -> str:
@@ -207,7 +208,8 @@ def written(runs: Sequence[Run], about: Mapping[str, str]) -> str:
     ]
     lines += [
         f"| {one.name} | {one.actors} | {one.rows:,} | {one.errors} | {one.killed} | {one.seconds:.1f} | "
-        f"{one.steady:.3g} | {_milliseconds(one.read)} | {_milliseconds(one.explain)} | {_milliseconds(one.write)} |"
+        f"{'-' if math.isnan(one.steady) else f'{one.steady:.3g}'} | "
+        f"{_milliseconds(one.read)} | {_milliseconds(one.explain)} | {_milliseconds(one.write)} |"
         for one in runs
     ]
     lines += [
@@ -216,19 +218,24 @@ def written(runs: Sequence[Run], about: Mapping[str, str]) -> str:
         "",
     ]
     for name in dict.fromkeys(one.name for one in runs):
-        mine = {one.actors: one for one in runs if one.name == name and not one.killed}
+        mine = {
+            one.actors: one
+            for one in runs
+            if one.name == name and one.steady > 0 and not one.killed
+        }
         if {1, 2} <= set(mine):
             gain = mine[2].steady / mine[1].steady
             lines.append(
                 f"From one actor to two, {name}: **{gain:.2f} times** the rows per second."
             )
-    photo = next((one for one in runs if one.name.startswith("Eff") and one.actors == 1), None)
-    if photo is not None:
-        lines += ["", *_computed(photo)]
+    photo = next((one for one in runs if one.name == PHOTOS and one.actors == 1), None)
+    files = next((one for one in runs if one.name == FILES), None)
+    if photo is not None and files is not None:
+        lines += ["", *_computed(photo, files)]
     return "\n".join(lines)
 
 
-def _computed(photo: Run) -> Iterator[str]:
+def _computed(photo: Run, files: Run) -> Iterator[str]:
     yield "### Ten million images on a hundred GPUs, computed"
     yield ""
     core = photo.steps / photo.explain
@@ -245,14 +252,14 @@ def _computed(photo: Run) -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|"
     for gradients in GRADIENTS:
-        need = needed(photo, gradients)
+        need = needed(files, gradients)
         yield (
             f"| {gradients:,} | {need.rows_per_second:,.0f} | {need.hours:.1f} | {need.reading_cores:,.0f} | "
-            f"{need.rows_per_second * photo.write / GPUS:.0%} | {need.writing:.2f} |"
+            f"{need.rows_per_second * files.write / GPUS:.0%} | {need.writing:.2f} |"
         )
     yield ""
     yield (
-        f"A row takes {photo.size / 1e3:,.0f} kB, so that all are {photo.size * IMAGES / 1e12:.1f} TB: `--no-arrays` "
+        f"A row takes {files.size / 1e3:,.0f} kB, so that all are {files.size * IMAGES / 1e12:.1f} TB: `--no-arrays` "
         "where scores and errors are enough. Reading is what has to grow with the GPUs: their machines need that many "
         "cores beside them, or smaller photos. `--rows-per-part 256` makes "
         f"{-(-IMAGES // 256):,} files of it."
@@ -279,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--digits", type=int, default=2000, help="images of the small model")
-    parser.add_argument("--photos", type=int, default=32, help="photos; 0: none")
+    parser.add_argument("--photos", type=int, default=64, help="photos; 0: none")
     parser.add_argument("--output", type=Path, help="write the numbers as JSON")
     parser.add_argument("--publish", action="store_true", help=f"write {PAGE.name}")
     options = parser.parse_args(arguments)
@@ -288,7 +295,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(scratch)
         small = digits(folder, options.digits)
         runs.append(run(small, 2, folder / "killed", kill=True))
-        works = [small, *([photos(folder, options.photos)] if options.photos else [])]
+        works = [small]
+        if options.photos:
+            works.append(photos(folder, options.photos))
+            whole = replace(works[1], name=FILES, options=("--rows-per-part", "64"), steps=1)
+            runs.append(run(whole, 1, folder / "files"))
         for work in works:
             for actors in (1, 2):
                 out = folder / f"{work.model.stem}-{actors}"

@@ -16,6 +16,7 @@ __all__ = [
     "is_real",
     "is_whole",
     "require_choice",
+    "require_flag",
     "require_number",
     "require_numbers",
     "require_whole",
@@ -78,6 +79,18 @@ def require_choice(name: str, given: object, choices: Any) -> None:
     if given not in known:
         several = len(known) > 2
         expected = "one of " * several + (", " if several else " or ").join(map(repr, known))
+        raise InputError(f"{name} is {given!r}; expected {expected}")
+
+
+def require_flag(name: str, given: object, *, optional: bool = False) -> None:
+    """Raise `InputError` unless the argument `name` is True or False, NumPy's included, or None where `optional`.
+
+    The message reads "exact is 'yes'; expected True, False or None".
+    """
+    if given is None and optional:
+        return
+    if not isinstance(given, bool | np.bool_):
+        expected = "True, False or None" if optional else "True or False"
         raise InputError(f"{name} is {given!r}; expected {expected}")
 
 

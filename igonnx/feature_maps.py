@@ -1,7 +1,8 @@
 """Where a network keeps its feature maps, and which of their axes holds the channels: read from the graph itself.
 
 What a convolution, a pooling or a normalisation by channel gives has its channels on axis 1, says ONNX; operators that
-keep the number of axes keep them there, and a Transpose says where they go. Behind a Reshape nothing is known.
+keep the number of axes keep them there, and a Transpose says where they go. Behind a Reshape nothing is known, but for
+a normalisation of groups of channels, written as one of instances between two of them.
 """
 
 from __future__ import annotations
@@ -51,8 +52,13 @@ def map_channels(model: Model) -> dict[str, int]:
 
 
 def _axis_behind(node: ir.Node, axes: dict[ir.Value, int]) -> int | None:
+    if node.op_type == "InstanceNormalization" and _made_by(node.inputs[0], "Reshape"):
+        return None  # of groups
     if node.op_type in _CHANNELS_SECOND:
         return 1
+    if node.op_type == "Reshape":
+        before = _before_groups(node)
+        return None if before is None else axes.get(before)
     known = [value for value in node.inputs if value is not None and value in axes]
     if not known or node.op_type in _LOSES_AXES:
         return None
@@ -67,6 +73,26 @@ def _axis_behind(node: ir.Node, axes: dict[ir.Value, int]) -> int | None:
         alone = len(known) == 1 and known[0] is node.inputs[0]
         return axis if alone and axis == axes_of[0] - 1 else None
     return axis
+
+
+def _before_groups(node: ir.Node) -> ir.Value | None:
+    """What was reshaped into groups before these were normalised and `node`, a Reshape, gave back the shape it had."""
+    normalisation = _made_by(node.inputs[0], "InstanceNormalization")
+    into_groups = None if normalisation is None else _made_by(normalisation.inputs[0], "Reshape")
+    value = None if into_groups is None else into_groups.inputs[0]
+    if value is None:
+        return None
+    size = _made_by(node.inputs[1], "Shape")
+    if size is not None and size.inputs[0] is value:
+        return value
+    shapes = [None if one.shape is None else dims(one)[1:] for one in (value, node.outputs[0])]
+    return value if shapes[0] is not None and shapes[0] == shapes[1] else None
+
+
+def _made_by(value: ir.Value | None, operator: str) -> ir.Node | None:
+    """The node that makes `value`, if it is one of this operator."""
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == operator else None
 
 
 def channels_of_input(model: Model, name: str) -> int | None:

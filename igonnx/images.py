@@ -7,6 +7,7 @@ it into what one image input of a model takes, as (image * scale - mean) / std.
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ Shape = Sequence[int | str | None]
 
 # What is taken from strangers: formats whose decoders run nothing and read no other file.
 STRANGERS_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
+
+# Of one file: more is no photograph but a file of a few bytes that unfolds to gigabytes. Pillow warns from here on.
+MOST_PIXELS = 1 << 26
 
 DEFAULT_SIZE = 224  # of models that take any: what most classifiers were trained on
 
@@ -212,7 +216,14 @@ def read_image(path: str | Path) -> Image:
         what = "is a folder" if file.is_dir() else "does not exist"
         raise InputError(f"image '{path}' {what}")
     try:
+        width, height = _header_size(file)
+        if width * height > MOST_PIXELS:
+            raise InputError(
+                f"image '{path}' has {width} x {height} pixels; at most {MOST_PIXELS} are decoded"
+            )
         pixels = _decode(file)
+    except InputError:
+        raise
     except _decoding_errors() as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if "given uri" in reason:  # imageio's words for a format it does not know
@@ -253,6 +264,23 @@ def format_shape(shape: Sequence[Any]) -> str:
     return "[" + ", ".join("?" if length is None else str(length) for length in shape) + "]"
 
 
+def _header_size(file: Path) -> tuple[int, int]:
+    """Width and height as the header tells them, nothing being decoded."""
+    if file.suffix.lower() in (".tif", ".tiff"):
+        from tifffile import TiffFile
+
+        with TiffFile(file) as tiff:
+            page = tiff.pages.first
+            # What lies behind the axes counts too: scikit-image reads all of it.
+            series = max((math.prod(one.shape) for one in tiff.series), default=0)
+            return max(page.imagewidth, series // max(page.imagelength, 1) // 4), page.imagelength
+    import PIL.Image
+
+    with PIL.Image.open(file) as header:
+        width, height = header.size
+    return width, height
+
+
 def _decode(file: Path) -> NDArray[Any]:
     """Decode a file: [H, W], or [H, W, 1 to 4] in grey, grey with alpha, RGB, RGBA."""
     if file.suffix.lower() not in (".tif", ".tiff"):
@@ -281,7 +309,7 @@ def _decode_with_pillow(file: Path | bytes) -> NDArray[Any]:
 
 def _decoding_errors() -> tuple[type[Exception], ...]:
     """List what the decoders beneath raise on broken files; each has its own way."""
-    from PIL.Image import DecompressionBombError
+    from PIL.Image import DecompressionBombError, DecompressionBombWarning
     from tifffile import TiffFileError
 
     return (
@@ -294,6 +322,7 @@ def _decoding_errors() -> tuple[type[Exception], ...]:
         RuntimeError,
         struct.error,
         DecompressionBombError,
+        DecompressionBombWarning,
         TiffFileError,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ import onnx_ir.passes.common as passes
 
 from igonnx import upgrade
 from igonnx.acceptance import described, mended
-from igonnx.errors import InputError, ModelError
+from igonnx.errors import Error, InputError, ModelError
 from igonnx.graph.branches import inline_settled_branches
 from igonnx.graph.builder import dims
 from igonnx.graph.ceil_mode import settle_ceil_mode
 from igonnx.graph.constant_folding import fold_constants
 from igonnx.graph.constants import settle_constants
 from igonnx.graph.external_data import require_own_files
+from igonnx.graph.functions import inlined_size
 from igonnx.graph.node_view import operator_name, subgraphs
 from igonnx.graph.shape_inference import infer_shapes
 from igonnx.graph.tensors import own_tensor
@@ -34,6 +36,8 @@ __all__ = ["MINIMUM_OPSET", "Model", "ModelSource", "TensorInfo"]
 
 # Below 17, axes and bounds are attributes here and inputs there, and scatters cannot add.
 MINIMUM_OPSET = upgrade.TARGET
+_MOST_NODES = 1_000_000  # after functions are inlined; real models have thousands
+_MOST_ELEMENTS = 1 << 36  # of one tensor; in float32, 256 GiB
 _PROTOBUF_LIMIT = 2**31 - 1  # bytes that protobuf can serialise
 _MINIMUM_IR_VERSION = 8  # the IR version that opset 17 came with
 
@@ -85,7 +89,7 @@ class Model:
         if isinstance(source, Model):
             return source
         loaded = cls._opened(source)
-        loaded._normalise()
+        loaded._normalised()
         return loaded
 
     @classmethod
@@ -100,7 +104,7 @@ class Model:
         original = loaded.clone()
         _own_constants(original)
         _raise_ir_version(original)
-        loaded._normalise()
+        loaded._normalised()
         return loaded, original
 
     @classmethod
@@ -145,10 +149,19 @@ class Model:
         upgrade.unify_opsets(model, name)
         return cls(model, name=name, folder=folder)
 
+    def _normalised(self) -> None:
+        try:
+            self._normalise()
+        except Error:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # The checker leaves much to the runtime: how many values a branch gives, whether a tensor fits its shape.
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            raise ModelError(f"{self.name}: not a usable ONNX graph: {reason}") from error
+
     def _normalise(self) -> None:
         _raise_ir_version(self.ir)
-        if self.ir.functions:
-            passes.InlinePass()(self.ir)
+        self._inline_functions()
         self._upgrade()
         settle_constants(self.ir)
         inline_settled_branches(self.ir)
@@ -165,6 +178,26 @@ class Model:
             # Shapes known only now were arithmetic's last missing piece.
             inline_settled_branches(self.ir)
             infer_shapes_everywhere(self.ir)
+        _require_sizes(self.ir, self.name)
+
+    def _inline_functions(self) -> None:
+        if not self.ir.functions:
+            return
+        count = inlined_size(self.ir)
+        if count > _MOST_NODES:
+            raise ModelError(
+                f"{self.name}: its functions call each other so often that {count:,} nodes would come of it; "
+                f"at most {_MOST_NODES:,} can be explained"
+            )
+        folder = "" if self.folder is None else self.folder
+        for function in self.ir.functions.values():
+            ir.external_data.set_base_dir(function.graph, folder)
+        try:
+            passes.InlinePass()(self.ir)
+        except (ValueError, ir.passes.PassError, ir.passes.InvariantError) as error:
+            raise ModelError(
+                f"{self.name}: its functions cannot be inlined: {_first_line(error)}"
+            ) from error
 
     def _upgrade(self) -> None:
         if self.opset >= MINIMUM_OPSET:
@@ -314,7 +347,7 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
 def _mended(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         return mended(proto)
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
 
 
@@ -328,10 +361,13 @@ def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
         # Else the checker, which serialises what is in memory, cannot see it.
     except (onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
         plain = None
-        if "No Op registered" in str(error) or "is deprecated in domain_version" in str(error):
-            plain = without_dialect(proto)
-        elif "is required but missing" in str(error):
-            plain = described(proto)
+        try:
+            if "No Op registered" in str(error) or "is deprecated in domain_version" in str(error):
+                plain = without_dialect(proto)
+            elif "is required but missing" in str(error):
+                plain = described(proto)
+        except UnicodeDecodeError:  # a name that is not UTF-8 can be parsed, not copied
+            plain = None
         if plain is None:
             raise ModelError(f"{name}: not a valid ONNX model: {_first_line(error)}") from error
         # What ONNX Runtime's optimiser writes into the standard domain is no reason to refuse a model, nor is a shape
@@ -356,6 +392,17 @@ def _require_text(model: ir.Model) -> None:
     broken = next((name for name in names if isinstance(name, bytes)), None)
     if broken is not None:
         raise ValueError(f"the name {broken!r} is not UTF-8")
+
+
+def _require_sizes(model: ir.Model, name: str) -> None:
+    """Refuse a model that computes what no memory holds, before the runtime tries."""
+    for value in [*model.graph.inputs, *(v for n in model.graph.all_nodes() for v in n.outputs)]:
+        sizes = [dim for dim in value.shape or () if isinstance(dim, int)]
+        if math.prod(sizes) > _MOST_ELEMENTS:
+            raise ModelError(
+                f"{name}: tensor {value.name!r} has {math.prod(sizes):,} elements or more; "
+                f"expected at most {_MOST_ELEMENTS:,}"
+            )
 
 
 def _own_constants(model: ir.Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ def load_arrays(path: str) -> dict[str, NDArray[Any]]:
             return {"": loaded}
         with loaded:
             arrays = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except MemoryError as error:
+        message = f"'{path}' cannot be read as a NumPy file: what it says it holds is too large"
+        raise InputError(message) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"'{path}' cannot be read as a NumPy file: {reason}") from error
     if not arrays:

@@ -72,6 +72,27 @@ _FOLDABLE = frozenset(
     ]
 )
 
+_BROADCASTING = frozenset(
+    [
+        "Add",
+        "And",
+        "Div",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Or",
+        "Sub",
+        "Where",
+        "Xor",
+    ]
+)
+
 
 def fold_constants(graph: ir.Graph, *, batch_is_settled: bool = False) -> bool:
     """Replace nodes by their results where those are small integers or booleans that nothing can change; in place.
@@ -108,6 +129,14 @@ def _may_fold(node: ir.Node) -> bool:
         and node.op_type in _FOLDABLE
         and len(node.outputs) == 1
         and not node.outputs[0].is_graph_output()
+        and not any(_is_external(attribute) for attribute in node.attributes.values())
+    )
+
+
+def _is_external(attribute: ir.Attr) -> bool:
+    """Whether this is a tensor in a file, which ONNX's reference implementation would look for in the wrong folder."""
+    return attribute.type == ir.AttributeType.TENSOR and isinstance(
+        attribute.value, ir.ExternalTensor
     )
 
 
@@ -140,6 +169,8 @@ def _static_shape(node: ir.Node) -> NDArray[np.int64] | None:
 
 def _constants(values: Sequence[ir.Value | None]) -> list[NDArray[Any] | None] | None:
     """The arrays of `values` (None where an input is left out), or None unless all are small integers for good."""
+    if len(values) > LIMIT:
+        return None
     arrays: list[NDArray[Any] | None] = []
     for value in values:
         if value is None:
@@ -162,7 +193,10 @@ def _computed(
     node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int
 ) -> NDArray[Any] | None:
     """The result of a node of constants by ONNX's reference implementation, or None where it is not to be folded."""
-    if _expected_size(node, arrays) > LIMIT:
+    try:
+        if _expected_size(node, arrays) > LIMIT:
+            return None
+    except (IndexError, ValueError):  # an input is missing or empty, or shapes do not fit
         return None
     if node.op_type == "Div" and any(array is not None and (array < 0).any() for array in arrays):
         # Towards zero, says the standard; older reference implementations round down.
@@ -195,7 +229,15 @@ def _is_integral(array: NDArray[Any]) -> bool:
 
 
 def _expected_size(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> int:
-    """A bound on the elements of the result of the operators that turn small inputs into large results, else 0."""
+    """A bound on the elements of the result of the operators that turn small inputs into large results, else 0.
+
+    Raises `IndexError` or `ValueError` for inputs that no result is defined for.
+    """
+    if node.op_type in _BROADCASTING:
+        # Inputs of LIMIT elements each along an axis of its own give LIMIT to the power of their number.
+        return math.prod(np.broadcast_shapes(*(x.shape for x in arrays if x is not None)))
+    if node.op_type == "Concat":
+        return sum(x.size for x in arrays if x is not None)
     values = [[] if array is None else array.reshape(-1).tolist() for array in arrays]
     if node.op_type == "ConstantOfShape":
         return math.prod(int(size) for size in values[0])

@@ -23,6 +23,12 @@ _MAKES_SEQUENCE = frozenset(
     ["SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"]
 )
 _KEEPS_RANK = frozenset(["AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool"])
+# Numbers of one tensor that ONNX may follow. It makes a list as long as any tensor of one axis that these operators
+# read, whatever its dtype: a file of a hundred bytes could ask for one that no memory holds.
+_MOST_FOLLOWED = 1 << 20
+_FOLLOWED = frozenset(
+    ["Add", "Cast", "Concat", "Gather", "Mul", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze"]
+)
 _ROUNDS = 64  # a few per loop; a guess that has not been proved by then is dropped
 
 Dims: TypeAlias = "list[int | ir.SymbolicDim | None]"
@@ -62,7 +68,12 @@ def _infer(model: ir.Model) -> None:
     # The pass logs a stack trace when inference stops early; a rule that lacks a shape says so by itself.
     logger.setLevel(logging.CRITICAL)
     try:
-        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        if not _has_large_numbers(model):
+            _run(model, data_prop=True)
+        else:
+            _run(model, data_prop=False)
+            if _follows_at_most(model.graph) <= _MOST_FOLLOWED:
+                _run(model, data_prop=True)
     finally:
         logger.setLevel(level)
         for value in overridable:
@@ -71,6 +82,76 @@ def _infer(model: ir.Model) -> None:
         for body in subgraphs(node).values():
             _describe_constants(body)
     _mark_sequences(model.graph)
+
+
+def _run(model: ir.Model, *, data_prop: bool) -> None:
+    passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=data_prop)(model)
+
+
+def _has_large_numbers(model: ir.Model) -> bool:
+    """Whether anything in the graph tells of a size above `_MOST_FOLLOWED`, or many lists are joined."""
+    nodes = list(model.graph.all_nodes())
+    values = [*model.graph.inputs, *(value for node in nodes for value in node.outputs)]
+    if any(
+        isinstance(dim, int) and dim > _MOST_FOLLOWED
+        for value in values
+        if value.shape is not None
+        for dim in value.shape
+    ):
+        return True
+    for node in nodes:
+        if node.op_type == "Slice":  # an end beyond every axis is usual there
+            continue
+        numbers = [_numbers(value) for value in node.inputs if value is not None]
+        numbers += [list(a.as_ints()) for a in node.attributes.values() if _is_ints(a)]
+        if any(abs(number) > _MOST_FOLLOWED for one in numbers for number in one):
+            return True
+    return _follows_at_most(model.graph) > _MOST_FOLLOWED
+
+
+def _is_ints(attribute: ir.Attr) -> bool:
+    return attribute.type == ir.AttributeType.INTS and attribute.value is not None
+
+
+def _numbers(value: ir.Value) -> list[int]:
+    """The numbers of a small constant of whole ones, else none."""
+    tensor = value.const_value
+    if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.size > 64:
+        return []
+    if tensor.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+        return []
+    return [int(number) for number in tensor.numpy().reshape(-1)]
+
+
+def _follows_at_most(graph: ir.Graph) -> int:
+    """The longest list of numbers that ONNX would follow through `graph`, as far as sizes are known."""
+    lengths: dict[ir.Value | None, int] = {None: 0}
+
+    def length(value: ir.Value | None) -> int:
+        if value in lengths:
+            return lengths[value]
+        dims = None if value is None or value.shape is None else list(value.shape)
+        return dims[0] if dims and len(dims) == 1 and isinstance(dims[0], int) else 0
+
+    longest = 0
+    for node in graph.all_nodes():
+        if node.op_type not in _FOLLOWED:
+            continue
+        taken = [length(value) for value in node.inputs if not _is_weight(value)]
+        followed = sum(taken) if node.op_type == "Concat" else max(taken, default=0)
+        longest = max(longest, followed)
+        if node.op_type not in ("Gather", "Slice", "Size"):
+            lengths[node.outputs[0]] = max(followed, length(node.outputs[0]))
+    return longest
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    """Whether this is a constant that is not of whole numbers: nothing is followed of it."""
+    return (
+        value is not None
+        and value.const_value is not None
+        and not value.const_value.dtype.is_integer()
+    )
 
 
 def _mark_sequences(graph: ir.Graph) -> None:

@@ -104,7 +104,9 @@ def _kernel_shap(call: Call, *, feature_mask: FeatureMask, samples: int | None) 
     features = features_of(call, feature_mask)
     groups = teams(call, features)
     fits = [
-        _Fit.of(drawn_coalitions(team.count, samples, call.seed)) if team.count > 1 else None
+        _Fit.of(drawn_coalitions(team.count, samples, call.seed), samples)
+        if team.count > 1
+        else None
         for team in groups
     ]
     passes = [0 if fit is None else len(fit.coalitions.keep) for fit in fits]
@@ -236,8 +238,8 @@ class _Fit:
     solution: Array  # [P, S] from weighted deviations to values
 
     @classmethod
-    def of(cls, coalitions: Coalitions) -> _Fit:
-        """Raises `InputError` where the coalitions do not determine the values."""
+    def of(cls, coalitions: Coalitions, samples: int | None) -> _Fit:
+        """Raises `InputError` where the coalitions, of so many `samples`, do not determine the values."""
         keep = coalitions.keep
         share = keep.mean(axis=1, keepdims=True)
         centred = keep - share
@@ -246,7 +248,7 @@ class _Fit:
         if eigenvalues[1] < _SINGULAR * eigenvalues[-1]:
             count = keep.shape[1]
             raise InputError(
-                f"samples is {len(keep)}: too few coalitions for the values of {count} features; expected at least "
+                f"samples is {samples}: too few coalitions for the values of {count} features; expected at least "
                 f"{4 * count}, or fewer features, by feature_mask or segments"
             )
         vectors = vectors[:, 1:]

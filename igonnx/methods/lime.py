@@ -99,6 +99,8 @@ def _surrogate(given: Any, alpha: float | None) -> Any:
     """A regressor of scikit-learn, not fitted. Raises `InputError` for one that is none, and where it is missing."""
     try:
         from sklearn import linear_model
+        from sklearn.base import ClassifierMixin
+        from sklearn.utils.validation import has_fit_parameter
     except ImportError as error:
         raise InputError(
             "lime needs scikit-learn: pip install igonnx[lime] (kernel_shap does without)"
@@ -108,9 +110,11 @@ def _surrogate(given: Any, alpha: float | None) -> Any:
         require_number("alpha", factor, 0, above=given == "lasso")
         kind = linear_model.Ridge if given == "ridge" else linear_model.Lasso
         return kind(alpha=float(factor))
-    if isinstance(given, type) or not (hasattr(given, "fit") and hasattr(given, "get_params")):
+    known = not isinstance(given, type | ClassifierMixin) and hasattr(given, "get_params")
+    if not known or not hasattr(given, "fit") or not has_fit_parameter(given, "sample_weight"):
         raise InputError(
-            f"surrogate is {given!r}; expected 'ridge', 'lasso' or a regressor of scikit-learn"
+            f"surrogate is {given!r}; expected 'ridge', 'lasso' or a regressor of scikit-learn that takes "
+            "sample_weight"
         )
     if alpha is not None:
         raise InputError("alpha is that of the surrogate, which was given ready made")

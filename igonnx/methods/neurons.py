@@ -420,7 +420,9 @@ def _require_neuron(neuron: object, layer: str, shape: tuple[int | str | None, .
         not isinstance(size, int) or -size <= i < size for i, size in zip(index, sizes, strict=True)
     )
     if not fits:
+        expected = {0: "()", 1: "one index, smaller than its axis"}.get(
+            len(sizes), f"a tuple of {len(sizes)} indices, each smaller than its axis"
+        )
         raise InputError(
-            f"neuron {neuron!r} is outside layer {layer!r}, whose shape is [{axes}] per example: expected "
-            f"{'one index' if len(sizes) == 1 else f'a tuple of {len(sizes)} indices'}, each smaller than its axis"
+            f"neuron {neuron!r} is outside layer {layer!r}, whose shape is [{axes}] per example: expected {expected}"
         )

@@ -131,7 +131,9 @@ class _Slide:
 
     def covered_by(self, windows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each of `windows` [B] covers each cell, [B, cells]."""
-        places = np.unravel_index(windows, tuple(len(axis.covered) for axis in self.axes))
+        lengths = tuple(len(axis.covered) for axis in self.axes)
+        # An example that is a single number has no axes, which NumPy does not count over.
+        places = np.unravel_index(windows, lengths) if lengths else ()
         found = np.ones((len(windows), 1), bool)
         for axis, place in zip(self.axes, places, strict=True):
             found = (found[:, :, None] & axis.covered_cells[place][:, None, :]).reshape(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from igonnx.attribution import Attribution
 from igonnx.baselines import Baselines
 from igonnx.channels import channel_axis
-from igonnx.checks import is_whole, require_number, require_whole
+from igonnx.checks import is_whole, require_flag, require_number, require_whole
 from igonnx.errors import InputError
 from igonnx.inputs import Arrays
 from igonnx.methods.call import Call, Explaining, MethodResult, Options
@@ -74,6 +74,7 @@ def rise(
     require_number("probability", probability, 0, 1, above=True)
     if probability == 1:
         raise InputError("probability is 1; expected less: the masks would hide nothing")
+    require_flag("centred", centred)
     chosen = _chosen_axes(axes, explainer.wrt)
     masking = Masking(int(masks), int(grid), float(probability), chosen)
     return explainer.explain_with(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution
 from igonnx.baselines import Baselines
-from igonnx.checks import require_whole
+from igonnx.checks import require_flag, require_whole
 from igonnx.errors import InputError
 from igonnx.inputs import Arrays
 from igonnx.methods.call import Array, Call, Explaining, MethodResult, Options
@@ -86,8 +86,8 @@ def shapley_value_sampling(
 
     """
     require_whole("samples", samples, 1)
-    if exact is not None and not isinstance(exact, bool | np.bool_):
-        raise InputError(f"exact is {exact!r}; expected True, False or None")
+    require_flag("antithetic", antithetic)
+    require_flag("exact", exact, optional=True)
     core = partial(
         _shapley,
         feature_mask=chosen_features(explainer.wrt, inputs, feature_mask, segments),

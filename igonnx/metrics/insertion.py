@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igonnx.baselines import OneBaseline
-from igonnx.checks import require_whole
+from igonnx.checks import require_flag, require_whole
 from igonnx.engine.control import Cancel, call_control
 from igonnx.errors import InputError
 from igonnx.explainer import Explainer
@@ -120,6 +120,7 @@ def insertion_deletion(
     """
     require_whole("steps", steps, 1)
     require_whole("patch", patch, 1)
+    require_flag("normalise", normalise)
     require_run(baseline, seed, progress, "insertion and deletion")
     subject = subject_of(
         explainer,

@@ -97,6 +97,8 @@ def pointing_game(
 
 def _boxed(regions: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Masks [N, H, W] of boxes."""
+    if not isinstance(regions, Sequence | np.ndarray):
+        raise InputError(f"regions is {regions!r}; expected masks, or boxes for each image")
     if len(shape) != 3 or len(regions) != shape[0]:
         raise InputError(
             f"{len(regions)} boxes were given for an attribution of pixels {list(shape)}; expected one for each of N "

@@ -107,6 +107,10 @@ def max_sensitivity(
             progress(k + 1, samples + 1)
         some = {name: arrays[name] for name in floats}
         moved = neighbours(some, float(radius), np.random.default_rng([seed, k]))
+        if not isinstance(moved, Mapping):
+            raise InputError(
+                f"the perturbation gives a {type(moved).__name__}; expected {{name: array}}, like its inputs"
+            )
         values, _ = explain(explainer, {**arrays, **moved})
         differences = {name: values[name] - original[name] for name in original}
         distance[:, k] = _norm(differences, order) / np.where(size > 0, size, 1.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from igonnx.attribution import Attribution
 from igonnx.baselines import OneBaseline
-from igonnx.checks import require_whole
+from igonnx.checks import require_flag, require_whole
 from igonnx.engine.control import Cancel, call_control
 from igonnx.errors import InputError
 from igonnx.explainer import Explainer
@@ -107,6 +107,8 @@ def infidelity(
 
     """
     require_whole("samples", samples, 1)
+    require_flag("times_input", times_input, optional=True)
+    require_flag("normalise", normalise)
     require_run(baseline, seed, progress, "infidelity")
     drawn = SquareRemoval() if perturbation is None else perturbation
     if not callable(drawn):
@@ -129,8 +131,7 @@ def infidelity(
 
     def made(k: int) -> Tensors:
         random = np.random.default_rng([seed, k])
-        removed, perturbed = drawn(subject.x, subject.baseline, random)
-        _require_shapes(removed, perturbed, subject.x)
+        removed, perturbed = _drawn(drawn(subject.x, subject.baseline, random), subject.x)
         expected[:, k] = per_request(
             [np.asarray(removed[name]) * factors[name] for name in factors]
         )
@@ -169,14 +170,19 @@ def _best_scale(expected: Array, change: Array) -> Array:
     return np.asarray(np.divide(together, alone, out=np.zeros_like(alone), where=alone > 0))
 
 
-def _require_shapes(
-    removed: Mapping[str, Any], perturbed: Mapping[str, Any], x: Mapping[str, NDArray[Any]]
-) -> None:
-    """Refuse a perturbation that is not of the inputs' names and shapes."""
-    for what, given in (("I", removed), ("perturbed inputs", perturbed)):
-        shapes = {name: list(np.shape(array)) for name, array in given.items()}
+def _drawn(given: Any, x: Mapping[str, NDArray[Any]]) -> tuple[Tensors, Tensors]:
+    """What a perturbation gave: I and the perturbed inputs, of the inputs' names and shapes. Raises `InputError`."""
+    if not isinstance(given, tuple) or [isinstance(one, Mapping) for one in given] != [True, True]:
+        raise InputError(
+            f"the perturbation gives a {type(given).__name__}; expected a tuple of I and the perturbed inputs, "
+            "{name: array} both"
+        )
+    removed, perturbed = given
+    for what, arrays in (("I", removed), ("perturbed inputs", perturbed)):
+        shapes = {name: list(np.shape(array)) for name, array in arrays.items()}
         expected = {name: list(array.shape) for name, array in x.items()}
         if shapes != expected:
             raise InputError(
                 f"the perturbation gives {what} of shapes {shapes}; expected {expected}"
             )
+    return removed, perturbed

@@ -137,7 +137,7 @@ def _explain(
             )
             .map_batches(
                 ExplainPart,
-                fn_constructor_args=(job, folder),
+                fn_constructor_args=(job, folder, math.ceil(rows / len(folder.rows_of(0)))),
                 batch_size=1,
                 num_cpus=EXPLAINING * pool.threads,
                 num_gpus=1 if pool.gpus else None,

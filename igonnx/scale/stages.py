@@ -28,7 +28,8 @@ __all__ = ["ExplainPart", "read_part"]
 
 KILLED = "a worker died over it"  # and on the rows with it, and then over it alone
 REASON = 1000  # characters of one
-SHOWN = 4  # rows of a part that the page may show, of the worst and of all
+SHOWN, WORST = 4, 2  # rows of a part that the page may show: samples, and the worst
+SAMPLED = 24  # parts of which it shows samples, about
 
 Batch = Mapping[str, NDArray[Any]]  # of Ray Data: columns
 
@@ -107,9 +108,13 @@ def read_part(
 class ExplainPart:
     """An explainer that takes parts, for `map_batches`: explains their rows, and writes their files."""
 
-    def __init__(self, job: Job, folder: Folder) -> None:
-        """Open the model; raises `ModelError` where it is not the one that the run began with."""
+    def __init__(self, job: Job, folder: Folder, parts: int = 1) -> None:
+        """Open the model; raises `ModelError` where it is not the one that the run began with.
+
+        `parts` of the run: of many, only some show samples of their rows, as the page has room for few.
+        """
         self._job = job
+        self._sampled = max(1, parts // SAMPLED)
         self._folder = folder
         self._explainer = job.explainer()
 
@@ -146,7 +151,8 @@ class ExplainPart:
         started = time.perf_counter()
         explained.sort(key=lambda one: order[one.row])
         failed.sort(key=lambda one: order[one.row])
-        self._tell(told, explained, failed, inputs)
+        samples = SHOWN if part % self._sampled == 0 else 0
+        self._tell(told, explained, failed, inputs, samples)
         write_rows(folder.part(part), job, explained, self._explainer.wrt)
         if failed or part == 0:  # there is always a table of errors to read
             write_errors(folder.errors(part), job, failed)
@@ -212,8 +218,9 @@ class ExplainPart:
         explained: Sequence[Explained],
         failed: Sequence[Failed],
         inputs: Mapping[Row, Mapping[str, NDArray[Any]]],
+        shown: int,
     ) -> None:
-        """Put together what the page tells, and write the pictures of rows."""
+        """Put together what the page tells, with `shown` samples, and write the pictures of rows."""
         job = self._job
         told.add_failed(failed)
         tolerance = job.options.get("tolerance")
@@ -223,8 +230,8 @@ class ExplainPart:
             rows[row_id(one.row)] = Shown(
                 row_id(one.row), one.class_name, one.score, one.relative_error, one.steps
             )
-        worst = {one.id for one in worst_of(rows.values(), SHOWN)}
-        samples = set(list(rows)[:: max(1, -(-len(rows) // SHOWN))])
+        worst = {one.id for one in worst_of(rows.values(), WORST)}
+        samples = set(list(rows)[:: max(1, -(-len(rows) // shown))]) if shown else set()
         for one in explained:
             known = row_id(one.row)
             if job.overlays or known in worst | samples:

@@ -228,6 +228,36 @@ def test_networks_of_transformers(data: Path, name: str, exporter: str) -> None:
     assert small.shape[2] < side
 
 
+def test_behind_groups_that_are_normalised(model: Build) -> None:
+    """As exporters write a normalisation of groups: the groups themselves are no feature map."""
+    rng = np.random.default_rng(0)
+    graph = model(
+        """(float[N, 3, 8, 12] x) => (float[N, 5] y) {
+            c = Conv<strides = [2, 2]>(x, k)
+            groups = Reshape(c, grouped)
+            normal = InstanceNormalization(groups, one, none)
+            size = Shape(c)
+            back = Reshape(normal, size)
+            n = Mul(back, scale)
+            a = Relu(n)
+            p = GlobalAveragePool(a)
+            f = Flatten(p)
+            y = MatMul(f, w)
+        }""",
+        {
+            "k": rng.normal(size=(6, 3, 2, 2)).astype(np.float32),
+            "grouped": np.array([0, 2, -1]),
+            "one": np.ones(2, np.float32),
+            "none": np.zeros(2, np.float32),
+            "scale": rng.normal(size=(6, 1, 1)).astype(np.float32),
+            "w": rng.normal(size=(6, 5)).astype(np.float32),
+        },
+    )
+    found = igonnx.Explainer(graph).grad_cam(photos(), target=1, upsample=False)
+    assert "layer=a " in found.method
+    assert array(found.values).shape == (2, 1, 4, 6)
+
+
 TOKENS = """(float[N, 3, 8, 12] x) => (float[N, 2] y) {
     patches = Conv<strides = [2, 2]>(x, k)
     flat = Reshape(patches, sizes)

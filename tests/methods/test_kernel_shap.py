@@ -222,6 +222,13 @@ def test_too_few_samples(explainer: igonnx.Explainer) -> None:
     assert calls == []
 
 
+def test_it_names_the_samples_that_were_given(model: Build) -> None:
+    """Not the fewer ones that are left of them, as some are drawn twice."""
+    graph = model("(float[N, 30] x) => (float[N, 30] y) { y = Tanh(x) }")
+    with pytest.raises(igonnx.InputError, match="samples is 60: too few coalitions for the values"):
+        igonnx.Explainer(graph).kernel_shap(np.ones((1, 30), np.float32), target=0, samples=60)
+
+
 def test_too_many_features(model: Build) -> None:
     explainer = igonnx.Explainer(model("(float[N, 5001] x) => (float[N, 5001] y) { y = Tanh(x) }"))
     with pytest.raises(

@@ -192,6 +192,11 @@ def test_r_squared_is_kept(explainer: igonnx.Explainer, tmp_path: Any) -> None:
         ({"surrogate": "lasso", "alpha": 0}, "alpha is 0; expected a number above 0"),
         ({"surrogate": "tree"}, "surrogate is 'tree'; expected 'ridge', 'lasso' or a regressor"),
         ({"surrogate": linear_model.Ridge}, "expected 'ridge', 'lasso' or a regressor"),
+        ({"surrogate": linear_model.LogisticRegression()}, "a regressor of scikit-learn that"),
+        (
+            {"surrogate": linear_model.Lars()},
+            "a regressor of scikit-learn that takes sample_weight",
+        ),
         ({"surrogate": linear_model.Ridge(), "alpha": 1}, "alpha is that of the surrogate"),
     ],
     ids=str,

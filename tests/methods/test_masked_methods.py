@@ -289,7 +289,11 @@ def test_an_exception_in_progress_stops(model: Build, method: str) -> None:
 
 def test_a_deadline(model: Build, method: str) -> None:
     explainer, x = igonnx.Explainer(NET.onnx(model), batch_size=1), NET.inputs(3)
-    much = {"rise": {"masks": 10**7}, "kernel_shap": {"samples": 1000}}
+    much = {
+        "rise": {"masks": 10**7},
+        "kernel_shap": {"samples": 1000},
+        "shapley_value_sampling": {"samples": 2000},  # with more it would warn of so many passes
+    }
     options = much.get(method, {"samples": 10**5})
     explainer.predict(x)  # sessions are made before
     with pytest.raises(igonnx.DeadlineError):

@@ -176,6 +176,17 @@ def test_an_explained_tensor_has_no_neurons_behind_it(model: Build) -> None:
     close(found.values, alone)
 
 
+def test_a_layer_of_one_number(model: Build) -> None:
+    graph = model(
+        "(float[N, 5] x) => (float[N] y) { s = ReduceSum<keepdims = 0>(x, axes) \n y = Tanh(s) }",
+        {"axes": np.array([1])},
+    )
+    explainer, x = igonnx.Explainer(graph), inputs()
+    close(explainer.neuron_gradient(x, layer="s", neuron=()).values, np.ones_like(x))
+    with pytest.raises(igonnx.InputError, match=r"shape is \[\] per example: expected \(\)$"):
+        explainer.neuron_gradient(x, layer="s", neuron=0)
+
+
 @pytest.mark.parametrize("name", [*SAME, "neuron_conductance"])
 @pytest.mark.parametrize("wrt", [("x", "z"), ("x", "h")])
 def test_explained_tensors_that_do_not_matter(

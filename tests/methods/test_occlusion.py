@@ -214,6 +214,15 @@ def test_inner_tensors_and_fixed_batches(model: Build, engine: str) -> None:
         np.testing.assert_allclose(other, first, atol=1e-6)
 
 
+@each_engine
+def test_examples_that_are_single_numbers(model: Build, engine: str) -> None:
+    explainer = igonnx.Explainer(
+        model("(float[N] x) => (float[N] y) { y = Exp(x) }"), engine=engine
+    )
+    x = np.array([0.5, -1, 2], np.float32)
+    np.testing.assert_allclose(explainer.occlusion(x).values, np.exp(x) - 1, rtol=1e-5)
+
+
 NUMBERS = "expected a whole number of at least 1 for each axis of [2, 4]"
 
 

@@ -208,6 +208,7 @@ def test_seeds(model: Build) -> None:
         ({"grid": 0}, "grid is 0; expected a whole number of at least 1"),
         ({"probability": 0}, "probability is 0; expected a number above 0 and at most 1"),
         ({"probability": 1}, "probability is 1; expected less"),
+        ({"centred": "no"}, "centred is 'no'; expected True or False"),
         ({"axes": 1}, "axes is 1; expected whole numbers of at least 0"),
         ({"axes": ()}, "axes is (); expected whole numbers of at least 0"),
         ({"axes": (-1,)}, "axes is (-1,); expected whole numbers of at least 0"),

@@ -280,6 +280,7 @@ def test_what_is_never_masked(explainer: igonnx.Explainer) -> None:
     [
         ({"samples": 0}, "samples is 0; expected a whole number of at least 1"),
         ({"samples": 2.5}, "samples is 2.5; expected a whole number of at least 1"),
+        ({"antithetic": "no"}, "antithetic is 'no'; expected True or False"),
         ({"exact": "yes"}, "exact is 'yes'; expected True, False or None"),
         ({"feature_mask": {"a": np.zeros((2, 3), int)}}, "feature_mask is for 'a'; expected one"),
     ],

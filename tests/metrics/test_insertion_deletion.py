@@ -331,6 +331,7 @@ def test_progress_timeout_and_cancel(mlp: onnx.ModelProto) -> None:
         ({"steps": 2.0}, r"^steps is 2.0; expected a whole number"),
         ({"patch": 0}, r"^patch is 0; expected a whole number of at least 1$"),
         ({"seed": -1}, r"^seed is -1"),
+        ({"normalise": "no"}, r"^normalise is 'no'; expected True or False$"),
         (
             {"baseline": [0.0, 1.0]},
             r"^baseline is a list; expected one baseline for insertion and deletion$",

@@ -130,6 +130,10 @@ def test_progress_timeout_and_cancel(linear: igonnx.Explainer) -> None:
         ({"method": "_prepare"}, r"^method is '_prepare'; expected the name"),
         ({"method": 3}, r"^method is 3; expected the name"),
         ({"perturbation": 1}, r"^perturbation is 1; expected a function, or None$"),
+        (
+            {"perturbation": lambda x, radius, r: 5},
+            r"^the perturbation gives a int; expected \{name",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(

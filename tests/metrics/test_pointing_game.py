@@ -77,6 +77,7 @@ def test_attributions_are_taken_too(pictures: igonnx.Explainer) -> None:
         (_peaks((1, 1)), [(0, 0, 0.2, 0.2)], r"^the object of example 0 has no pixel$"),
         (_peaks((1, 1)), [(5, 0, 3, 2)], r"^a box is \(5, 0, 3, 2\); expected \(left, top,"),
         (_peaks((1, 1)), [(5, 0, 3)], r"^boxes have shape \[3\]; expected \[4\] or"),
+        (_peaks((1, 1)), 5, r"^regions is 5; expected masks, or boxes for each image$"),
         (_peaks((1, 1)), [(0, 0, 3, 3)] * 2, r"^2 boxes were given for .* \[1, 8, 10\]"),
         (_peaks((1, 1)), np.ones((1, 8, 9), bool), r"^the masks have shape \[1, 8, 9\]; expected"),
         (np.ones(3), np.ones(3, bool), r"^the attribution has shape \[3\]"),

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.scale import Run, needed, written
+from benchmarks.scale import FILES, Run, needed, written
 
 PHOTO = Run(
     name="EfficientNet-Lite0",
@@ -36,7 +36,8 @@ def test_what_many_images_take():
 
 def test_the_page_says_what_was_not_measured():
     two = dataclasses.replace(PHOTO, actors=2, steady=0.9)
-    text = written([PHOTO, two], {"machine": "a machine", "versions": "ray 2"})
+    files = dataclasses.replace(PHOTO, name=FILES, steps=1)
+    text = written([PHOTO, two, files], {"machine": "a machine", "versions": "ray 2"})
     assert "EfficientNet-Lite0: **1.80 times** the rows per second" in text
     assert "No GPU was measured" in text
     assert "25 gradients of EfficientNet-Lite0 a second" in text
