@@ -60,7 +60,7 @@ def listed_methods(photo: photos.Photo, steps: int) -> Found:
     many: dict[str, dict[str, Any]] = {
         "Shapley value sampling": {"samples": max(steps // 10, 1)},
         "LIME": {"samples": 10 * steps},
-        "KernelSHAP": {"samples": 10 * steps},
+        "KernelSHAP": {"samples": max(10 * steps, 200)},
     }
     return {
         "saliency": explainer.saliency(x),

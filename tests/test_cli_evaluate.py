@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     onnx.save(digits.load(), tmp_path / "digits.onnx")
     np.save(tmp_path / "three.npy", digits.test_set()[0][:3])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
 
 

@@ -17,7 +17,8 @@ Build = Callable[..., onnx.ModelProto]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> str:
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "120")
     onnx.save(digits.load(), tmp_path / "digits.onnx")
     return str(tmp_path / "digits.onnx")
 

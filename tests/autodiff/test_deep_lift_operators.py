@@ -24,7 +24,7 @@ from igonnx.row_gradient import build_row_gradient
 SEED = int(os.environ.get("IGONNX_TEST_SEED", secrets.randbelow(2**31)))
 # Fresh cases as well, but the same in all processes of a run.
 CHOICE = zlib.crc32(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(SEED)).encode())
-AT_MOST = 8  # cases of one operator
+AT_MOST = 4  # cases of one operator
 
 # Neither linear nor made of functions of one or two numbers.
 REFUSED = frozenset(
