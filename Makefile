@@ -42,7 +42,7 @@ test: $(VENV)/installed
 		--ignore=tests/scale
 
 parity: $(PARITY_VENV)/installed $(TRAINING_VENV)/installed
-	$(PARITY_BIN)/pytest -n $(JOBS) tests/parity
+	OMP_NUM_THREADS=1 $(PARITY_BIN)/pytest -n $(JOBS) tests/parity
 	$(TRAINING_BIN)/pytest tests/training
 
 serving: $(SERVING_VENV)/installed
