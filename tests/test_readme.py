@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -139,7 +140,27 @@ def made(
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
-@pytest.mark.parametrize("command", commands())
+# They run for ever, or on extras: tests/serving and tests/scale run them.
+ELSEWHERE = ("igonnx serve ", "igonnx batch ")
+
+
+@pytest.mark.parametrize("command", [one for one in commands() if one.startswith(ELSEWHERE)])
+def test_options_exist_of_commands_that_are_run_elsewhere(command: str) -> None:
+    words = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, "-m", *words[:2], "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    options = [word for word in words if word.startswith("-")]
+    assert options
+    assert all(re.search(rf"(?<!\S){option}(?!\S)", done.stdout) for option in options)
+
+
+@pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(ELSEWHERE)])
 def test_commands_run(command: str, folder: Path) -> None:
     words = shlex.split(command)
     done = subprocess.run(
